@@ -1,0 +1,36 @@
+"""structinit_jax: structured initial parameters for JAX models.
+
+A map of the public names:
+
+* `partition`, `labels`, `leaf_names`, `StructuredInit`, `zeros`: make a whole
+  tree of parameters from ordered (regex, initializer) rules;
+* `with_axes`, `axes`: serve kernels that are not laid out as Flax does;
+* `masks`: keep removed weights removed under any optax optimizer;
+* `grassmann`: kernels that are optimal packings of subspaces;
+* `diagnostics`, `describe`: measure what an initializer gave;
+* `linalg`, `tree`: the pieces they share.
+"""
+
+from structinit_jax import axes
+from structinit_jax import diagnostics
+from structinit_jax import grassmann
+from structinit_jax import linalg
+from structinit_jax import masks
+from structinit_jax import tree
+from structinit_jax._version import __version__
+from structinit_jax.axes import Axes
+from structinit_jax.axes import with_axes
+from structinit_jax.base import InitFn
+from structinit_jax.base import Initializer
+from structinit_jax.base import StructuredInit
+from structinit_jax.base import zeros
+from structinit_jax.combine import labels
+from structinit_jax.combine import partition
+from structinit_jax.diagnostics import describe
+from structinit_jax.tree import leaf_names
+
+__all__ = [
+    'Axes', 'InitFn', 'Initializer', 'StructuredInit', '__version__', 'axes',
+    'describe', 'diagnostics', 'grassmann', 'labels', 'leaf_names', 'linalg',
+    'masks', 'partition', 'tree', 'with_axes', 'zeros',
+]

@@ -1,0 +1,52 @@
+r"""Grassmannian packings: kernels whose subspaces are as far apart as can be.
+
+**Method.** A convolution kernel `(*spatial, c_in, c_out)` is read as
+$N = \prod$ spatial subspaces of $R^m$, $m = c_{out}$, each of dimension
+$k = c_{in}$ with an orthonormal basis $S_n$ (m, k): the fibres of tap n. The
+first layer is initialised with subspaces that maximise the smallest pairwise
+distance $\delta = \min_{i<j} d(S_i, S_j)$, either chordal,
+$d_c^2 = k - \|S^T T\|_F^2$, or Fubini-Study, $d_{FS} = \arccos |\det S^T T|$,
+and may then be frozen. `packing` is the initializer, `pack` the solver,
+`upper_bound` what is provably impossible to exceed.
+
+**Errata.** What does not hold as printed in Yap, Roberts and Prabhu, each
+shown by a test in `tests/grassmann`:
+
+1. Eq. (5) bounds $d_c / \sqrt{k}$, not $d_c$: for 9 subspaces of dimension 3 in
+   $R^{32}$ it gives 1.0097, while $\sqrt 3$ is attained.
+2. For every kernel with $N k \le m$, and so for both shallow networks of the
+   paper, mutually orthogonal subspaces are optimal: a plain orthogonal
+   initializer already attains the maximum. It has to be a baseline in every
+   comparison.
+3. Fubini-Study hardly constrains: its maximum $\pi/2$ is reached whenever
+   $N \le \binom{m}{k}$, also by subspaces that share a (k-1)-plane.
+4. "Scaled by $\sqrt{2 / d_{in}}$ as per Kaiming": basis vectors of that norm
+   have entries of mean square $2 / (fan_{in} m)$, m times less than Kaiming's.
+   `scale='kaiming'` gives entries Kaiming's mean square, as the sentence
+   intends; `scale=math.sqrt(2 / fan_in)` is the literal reading.
+
+**A certificate.** A packing that meets the simplex bound is a tight fusion
+frame: the stacked kernel W (N k, m) satisfies $W^T W = (N k / m) I$.
+
+**When it helps.** Unscaled, a packing sets the scale of the first layer as well
+as its geometry; compare with `orthogonal` on the same layer, and with a scaled
+packing, before crediting the geometry. The README shows a measured comparison.
+
+Source: D. A. Yap, N. Roberts, V. U. Prabhu, Grassmannian Packings in Neural
+Networks: Learning with Maximal Subspace Packings for Diversity and
+Anti-Sparsity (2019), arXiv:1911.07418.
+"""
+
+from structinit_jax.grassmann.bounds import upper_bound
+from structinit_jax.grassmann.distances import chordal_distance
+from structinit_jax.grassmann.distances import fubini_study_distance
+from structinit_jax.grassmann.distances import min_distance
+from structinit_jax.grassmann.distances import pairwise_distances
+from structinit_jax.grassmann.initializers import packing
+from structinit_jax.grassmann.solver import pack
+from structinit_jax.grassmann.solver import Packing
+
+__all__ = [
+    'Packing', 'chordal_distance', 'fubini_study_distance', 'min_distance',
+    'pack', 'packing', 'pairwise_distances', 'upper_bound',
+]
