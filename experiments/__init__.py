@@ -1,0 +1,1 @@
+"""Comparing initializers on models and data; see `experiments/main.py`."""

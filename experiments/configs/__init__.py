@@ -1,0 +1,1 @@
+"""One file a demo, table or figure; `default.py` has every field."""

@@ -1,0 +1,1 @@
+"""Grassmannian Packings in Neural Networks (Yap, Roberts, Prabhu)."""

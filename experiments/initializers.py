@@ -1,0 +1,116 @@
+"""The initializers that a config can name, each a recipe for a whole model."""
+
+from collections.abc import Callable
+import dataclasses
+import re
+from typing import Any
+
+import jax
+
+from experiments import registry
+import structinit_jax as si
+
+__all__ = ['Recipe', 'make']
+
+FREEZE, TRAIN = 'freeze', 'train'
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+  """How to initialise a model, and what of it to train.
+
+  Attributes:
+    rules: ordered `(regex, initializer)` pairs, as for `si.partition`. Rules
+      that a model has no use for are left out.
+    frozen: regular expression of the leaves that are not trained.
+  """
+
+  rules: tuple[tuple[str, Any], ...]
+  frozen: str | None = None
+
+  def build(self, shapes: Any) -> tuple[si.StructuredInit, Any]:
+    """Returns the InitFn for these shapes and the labels of every leaf."""
+    left = si.leaf_names(shapes)
+    rules = []
+    for pattern, initializer in self.rules:
+      taken = [name for name in left if re.fullmatch(pattern, name)]
+      if taken:
+        rules.append((pattern, initializer))
+        left = [name for name in left if name not in taken]
+    freeze = [(self.frozen, FREEZE)] if self.frozen else []
+    if all(re.fullmatch(p, name) for p, _ in freeze
+           for name in si.leaf_names(shapes)) and freeze:
+      raise ValueError(f'{self.frozen!r} freezes every leaf: nothing to train')
+    return (si.partition(rules),
+            si.labels(shapes, [*freeze, ('.*', TRAIN)]))
+
+
+_STEM = 'stem/kernel'
+_ZEROS = (r'.*bias', si.zeros)
+_INITIALIZERS: dict[str, Callable[[], Any]] = {
+    'glorot_normal': jax.nn.initializers.glorot_normal,
+    'glorot_uniform': jax.nn.initializers.glorot_uniform,
+    'he_normal': jax.nn.initializers.he_normal,
+    'he_uniform': jax.nn.initializers.he_uniform,
+    'lecun_normal': jax.nn.initializers.lecun_normal,
+    'orthogonal': jax.nn.initializers.orthogonal,
+}
+
+
+def _on(stem: Any, only_stem: bool, body: str, freeze: bool) -> Recipe:
+  """Puts an initializer on the first layer, or on every kernel."""
+  rest = (registry.INITIALIZERS[body]().rules if only_stem
+          else ((r'.*kernel', stem), _ZEROS))
+  return Recipe(((_STEM, stem), *rest), 'stem/.*' if freeze else None)
+
+
+def _plain(maker: Callable[[], Any]) -> Callable[..., Recipe]:
+  def recipe(where: str = 'all', body: str = 'he_normal',
+             freeze: bool = False, **options: Any) -> Recipe:
+    if where not in ('all', 'stem'):
+      raise ValueError(f"where={where!r} must be 'all' or 'stem'")
+    initializer: Any = maker(**options)
+    return (_on(initializer, True, body, freeze) if where == 'stem' else
+            Recipe(((r'.*kernel', initializer), _ZEROS),
+                   'stem/.*' if freeze else None))
+  return recipe
+
+
+def _normal(stddev: float = 1e-3, **options: Any) -> Recipe:
+  return _plain(lambda: jax.nn.initializers.normal(stddev))(**options)
+
+
+def _delta_orthogonal(scale: float = 2**0.5) -> Recipe:
+  """Delta-orthogonal convolutions, orthogonal dense layers (gain for ReLU)."""
+  return Recipe((
+      (r'(stem|conv).*kernel', jax.nn.initializers.delta_orthogonal(scale)),
+      (r'.*kernel', jax.nn.initializers.orthogonal(scale)), _ZEROS))
+
+
+def _grassmann(
+    freeze: bool = False, body: str = 'he_normal', **options: Any) -> Recipe:
+  """A packing in the first layer, as in the paper; `body` elsewhere."""
+  return _on(si.grassmann.packing(**options), True, body, freeze)
+
+
+for _name, _maker in _INITIALIZERS.items():
+  registry.INITIALIZERS[_name] = _plain(_maker)
+registry.INITIALIZERS['normal'] = _normal
+registry.INITIALIZERS['delta_orthogonal'] = _delta_orthogonal
+registry.INITIALIZERS['grassmann'] = _grassmann
+
+
+def make(entry: str) -> tuple[str, Recipe]:
+  """Returns the label and the recipe of a config entry.
+
+  Args:
+    entry: `'label = name(option=value)'`, or without the label.
+
+  Returns:
+    `(label, recipe)`.
+
+  Raises:
+    ValueError: for an unknown name (nearest ones are listed) or option.
+  """
+  label, expression = registry.split_label(entry)
+  return label, registry.INITIALIZERS.build(expression)

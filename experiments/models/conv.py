@@ -1,0 +1,81 @@
+"""A convolution that is fast on CPU, also when seeds are vmapped."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+from jax import lax
+import jax.numpy as jnp
+
+__all__ = ['conv_general_dilated']
+
+_DILATION = (None, 1, (1, 1))
+
+
+def conv_general_dilated(
+    lhs: jax.Array, rhs: jax.Array, window_strides: Sequence[int],
+    padding: Any, lhs_dilation: Any = None, rhs_dilation: Any = None,
+    dimension_numbers: Any = None, feature_group_count: int = 1,
+    **kwargs: Any,
+) -> jax.Array:
+  """Does what `lax.conv_general_dilated` does, by patches times matrix on CPU.
+
+  Inside a scan XLA's CPU convolutions run several times slower than a matrix
+  product of the same size, and a vmap over kernels turns them into grouped
+  convolutions; `experiments/benchmarks/conv.py` measures both.
+  Anything but a plain NHWC convolution, and any other backend, goes to XLA.
+
+  Args:
+    lhs: images `(batch, height, width, in)`.
+    rhs: kernel `(kh, kw, in, out)`.
+    window_strides: `(sh, sw)`.
+    padding: 'SAME', 'VALID' or pairs.
+    lhs_dilation: as in lax.
+    rhs_dilation: as in lax.
+    dimension_numbers: as in lax.
+    feature_group_count: as in lax.
+    **kwargs: passed on to lax.
+
+  Returns:
+    Array `(batch, out_height, out_width, out)`.
+  """
+  plain = (
+      jax.default_backend() == 'cpu' and lhs.ndim == 4
+      and feature_group_count == 1
+      and all(value in (None, 1) for value in kwargs.values())
+      and all(d in _DILATION for d in map(_tuple, (lhs_dilation, rhs_dilation)))
+      and _is_nhwc(dimension_numbers))
+  if not plain:
+    return lax.conv_general_dilated(
+        lhs, rhs, window_strides, padding, lhs_dilation, rhs_dilation,
+        dimension_numbers, feature_group_count, **kwargs)
+  return _patches_times_matrix(lhs, rhs, window_strides, padding)
+
+
+def _tuple(value: Any) -> Any:
+  return tuple(value) if isinstance(value, (list, tuple)) else value
+
+
+def _is_nhwc(numbers: Any) -> bool:
+  return numbers == lax.ConvDimensionNumbers(
+      (0, 3, 1, 2), (3, 2, 0, 1), (0, 3, 1, 2))
+
+
+def _patches_times_matrix(
+    x: jax.Array, kernel: jax.Array, strides: Sequence[int], padding: Any
+) -> jax.Array:
+  kh, kw, c_in, c_out = kernel.shape
+  batch, height, width, _ = x.shape
+  (top, bottom), (left, right) = (
+      lax.padtype_to_pads((height, width), (kh, kw), strides, padding)
+      if isinstance(padding, str) else padding)
+  x = jnp.pad(x, ((0, 0), (top, bottom), (left, right), (0, 0)))
+  sh, sw = strides
+  rows = (height + top + bottom - kh) // sh + 1
+  columns = (width + left + right - kw) // sw + 1
+  patches = [
+      lax.slice(x, (0, i, j, 0),
+                (batch, i + (rows - 1) * sh + 1, j + (columns - 1) * sw + 1,
+                 c_in), (1, sh, sw, 1))
+      for i in range(kh) for j in range(kw)]
+  return jnp.concatenate(patches, axis=-1) @ kernel.reshape(-1, c_out)

@@ -1,0 +1,334 @@
+"""Training: all seeds of one initializer at once, an epoch a program.
+
+A `Trainer` holds the device-resident data and the compiled programs of one
+config. A `State` carries every seed along its leading axis. The order of the
+examples depends on the seed and the epoch alone, so initializers are compared
+on the same batches, and a run resumed at an epoch continues as it would have.
+"""
+
+from collections.abc import Callable
+from collections.abc import Sequence
+import functools
+import math
+import os
+import time
+from typing import Any
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from experiments import data
+from experiments import initializers
+from experiments import optimizers
+from experiments import registry
+import experiments.models as _models  # registers the models
+import structinit_jax as si
+
+del _models
+
+__all__ = ['Evaluation', 'State', 'Trainer']
+
+_DTYPES = ('float32', 'bfloat16', 'float16')
+_EVAL_BATCH = 512
+_MEMORY_SHARE = 0.5  # of a device's memory, for one program
+
+
+class State(NamedTuple):
+  """Training state; every leaf has a leading axis over seeds.
+
+  Attributes:
+    params: model parameters.
+    opt_state: optimizer state.
+    masks: `aux['masks']` of the initializer; removed weights stay 0.
+    key: PRNG key of the example order.
+  """
+
+  params: Any
+  opt_state: Any
+  masks: Any
+  key: jax.Array
+
+
+class Evaluation(NamedTuple):
+  """Test-set measurements; every leaf has a leading axis over seeds.
+
+  Attributes:
+    loss: mean cross-entropy, in nats.
+    accuracy: fraction correct.
+    dead: number of ReLU units silent on the whole test set.
+  """
+
+  loss: jax.Array
+  accuracy: jax.Array
+  dead: jax.Array
+
+
+class Trainer:
+  """Trains the seeds of an initializer on one data set with one config.
+
+  Attributes:
+    shapes: the model's parameters as `jax.ShapeDtypeStruct`.
+    num_units: how many ReLU units the model has (channels count once).
+    steps_per_epoch: optimizer steps in an epoch; examples that do not fill a
+      batch are left out, others in every epoch.
+  """
+
+  def __init__(self, config: Any, dataset: data.Dataset):
+    """Puts the data on the devices.
+
+    Args:
+      config: see `experiments/configs/default.py`.
+      dataset: the data.
+
+    Raises:
+      ValueError: for an unknown name, or a batch size that does not fit the
+        data or the devices.
+    """
+    if config.dtype not in _DTYPES:
+      raise ValueError(
+          f'dtype {config.dtype!r} is unknown; use one of {_DTYPES}')
+    devices = jax.local_devices()
+    batch = config.batch_size
+    if not 1 <= batch <= len(dataset.train_images):
+      raise ValueError(
+          f'batch_size {batch} must lie between 1 and the '
+          f'{len(dataset.train_images)} training images')
+    if batch % len(devices):
+      low = batch // len(devices) * len(devices)
+      near = f'{low} and ' if low else ''
+      raise ValueError(
+          f'batch_size {batch} does not divide over {len(devices)} devices; '
+          f'nearest that does: {near}{low + len(devices)}')
+    mesh = jax.make_mesh(
+        (len(devices),), ('batch',), devices=devices,
+        axis_types=(jax.sharding.AxisType.Auto,))
+    spec = jax.sharding.PartitionSpec
+    self._replicated = jax.sharding.NamedSharding(mesh, spec())
+    self._by_example = jax.sharding.NamedSharding(mesh, spec(None, 'batch'))
+
+    self._config = config
+    self._model = registry.MODELS.build(
+        config.model, num_classes=dataset.num_classes,
+        dtype=jnp.dtype(config.dtype))
+    self.steps_per_epoch = len(dataset.train_images) // batch
+    self._optimizer = optimizers.make(config, self.steps_per_epoch)
+    mean, std = dataset.statistics()
+    self._offset = mean * dataset.scale
+    # A channel that never varies keeps its scale.
+    self._scale = np.where(std > 0, std, np.float32(1)) * dataset.scale
+    put = functools.partial(jax.device_put, device=self._replicated)
+    self._train = put((dataset.train_images, dataset.train_labels))
+    self._test = put(_batches(dataset, len(devices)))
+
+    image = jnp.zeros((1, *dataset.train_images.shape[1:]), jnp.uint8)
+    variables = jax.eval_shape(
+        lambda key: self._model.init(key, self._normalise(image)),
+        jax.random.key(0))
+    self.shapes = variables['params']
+    if 'kernel' not in self.shapes.get('stem', {}):
+      raise ValueError(
+          f'model {config.model!r} has no leaf stem/kernel: name its first '
+          "layer 'stem'. Its leaves are "
+          f'{", ".join(si.leaf_names(self.shapes))}')
+    _, sown = jax.eval_shape(
+        lambda params: self._model.apply(
+            {'params': params}, self._normalise(image),
+            mutable=['intermediates']), self.shapes)
+    self.num_units = sum(leaf.shape[-1] for leaf in jax.tree.leaves(sown))
+    self._compiled: dict[Any, tuple[Any, float]] = {}
+
+  def _normalise(self, images: jax.Array) -> jax.Array:
+    by_channel = (*[1] * (images.ndim - 1), -1)
+    offset, scale = (
+        x.reshape(by_channel) for x in (self._offset, self._scale))
+    return (images.astype(jnp.float32) - offset) / scale
+
+  def _make_optimizer(self, labels: Any) -> optax.GradientTransformation:
+    return optax.partition(
+        {initializers.TRAIN: self._optimizer,
+         initializers.FREEZE: optax.set_to_zero()}, labels)
+
+  def init(self, recipe: initializers.Recipe, seeds: Sequence[int]) -> State:
+    """Initialises one model a seed.
+
+    Args:
+      recipe: the initializer.
+      seeds: one integer a model.
+
+    Returns:
+      The state before the first epoch.
+    """
+    init_fn, labels = recipe.build(self.shapes)
+    optimizer = self._make_optimizer(labels)
+
+    def one(key: jax.Array) -> State:
+      init_key, order_key = jax.random.split(key)
+      params, aux = init_fn.init_with_aux(init_key, self.shapes)
+      masks = jax.tree.map(jnp.asarray, aux['masks'])
+      return State(params, optimizer.init(params), masks, order_key)
+
+    # One seed after another: a seed's parameters do not depend on which
+    # others there are.
+    make = jax.jit(functools.partial(jax.lax.map, one),
+                   out_shardings=self._replicated)
+    return make(jnp.stack([jax.random.key(seed) for seed in seeds]))
+
+  def _epoch(
+      self, optimizer: optax.GradientTransformation, state: State,
+      epoch: jax.Array, images: jax.Array, labels: jax.Array,
+  ) -> tuple[State, tuple[jax.Array, jax.Array]]:
+    batch, steps = self._config.batch_size, self.steps_per_epoch
+
+    def order(key: jax.Array) -> jax.Array:
+      key = jax.random.fold_in(key, epoch)
+      examples = jax.random.permutation(key, len(images))
+      return examples[:steps * batch].reshape(steps, batch)
+
+    def loss_fn(params: Any, x: jax.Array, y: jax.Array) -> Any:
+      logits = self._model.apply({'params': params}, x).astype(jnp.float32)
+      losses = optax.softmax_cross_entropy_with_integer_labels(logits, y)
+      return losses.mean(), (logits.argmax(-1) == y).mean()
+
+    def update(params: Any, opt_state: Any, masks: Any, x: Any, y: Any) -> Any:
+      (loss, accuracy), grads = jax.value_and_grad(loss_fn, has_aux=True)(
+          params, x, y)
+      updates, opt_state = optimizer.update(grads, opt_state, params)
+      updates, _ = si.masks.keep_masked(masks).update(
+          updates, optax.EmptyState(), params)
+      return optax.apply_updates(params, updates), opt_state, loss, accuracy
+
+    def step(carry: Any, examples: jax.Array) -> Any:
+      params, opt_state = carry
+      x = jax.lax.with_sharding_constraint(images[examples], self._by_example)
+      y = jax.lax.with_sharding_constraint(labels[examples], self._by_example)
+      params, opt_state, loss, accuracy = jax.vmap(update)(
+          params, opt_state, state.masks, self._normalise(x), y)
+      return (params, opt_state), (loss, accuracy)
+
+    orders = jnp.swapaxes(jax.vmap(order)(state.key), 0, 1)
+    (params, opt_state), (loss, accuracy) = jax.lax.scan(
+        step, (state.params, state.opt_state), orders)
+    state = state._replace(params=params, opt_state=opt_state)
+    return state, (loss.mean(0), accuracy.mean(0))
+
+  def compile_epoch(
+      self, recipe: initializers.Recipe, state: State
+  ) -> tuple[jax.stages.Compiled, float]:
+    """Compiles the training epoch for this many seeds, once.
+
+    Args:
+      recipe: the initializer (what it freezes is part of the program).
+      state: a state; only its shapes matter.
+
+    Returns:
+      The program, for `train_epoch`, and the seconds it took to compile.
+    """
+    leaves, treedef = jax.tree.flatten(state)
+    key = (recipe.frozen, treedef, *((x.shape, x.dtype) for x in leaves))
+    if key not in self._compiled:
+      start = time.perf_counter()
+      _, labels = recipe.build(self.shapes)
+      epoch = functools.partial(self._epoch, self._make_optimizer(labels))
+      program = jax.jit(
+          epoch, donate_argnums=0, in_shardings=self._replicated,
+          out_shardings=self._replicated)
+      compiled = program.lower(state, jnp.int32(0), *self._train).compile()
+      self._compiled[key] = compiled, time.perf_counter() - start
+    return self._compiled[key]
+
+  def train_epoch(
+      self, program: jax.stages.Compiled, state: State, epoch: int
+  ) -> tuple[State, tuple[jax.Array, jax.Array]]:
+    """Trains every seed for one epoch.
+
+    Args:
+      program: from `compile_epoch`.
+      state: the state; its buffers are reused, so it is gone afterwards.
+      epoch: index of the epoch, from 0.
+
+    Returns:
+      The next state, and the mean training `(loss, accuracy)` of every seed.
+    """
+    return program(state, jnp.int32(epoch), *self._train)
+
+  def seeds_that_fit(self, recipe: initializers.Recipe, wanted: int) -> int:
+    """Returns how many seeds to train at once, by the program's memory use.
+
+    Args:
+      recipe: the initializer.
+      wanted: at most this many.
+
+    Returns:
+      `wanted`, halved until the compiled epoch fits half a device's memory.
+    """
+    limit = _MEMORY_SHARE * _device_memory()
+    while wanted > 1:
+      state = jax.eval_shape(lambda n=wanted: self.init(recipe, range(n)))
+      memory = self.compile_epoch(recipe, state)[0].memory_analysis()
+      if memory is None or (memory.temp_size_in_bytes
+                            + memory.argument_size_in_bytes) <= limit:
+        break
+      wanted = math.ceil(wanted / 2)
+    return wanted
+
+  @functools.cached_property
+  def _evaluate(self) -> Callable[..., Evaluation]:
+
+    def one_batch(params: Any, batch: Any) -> tuple[Any, Any]:
+      images, labels, weights = batch
+      logits, variables = self._model.apply(
+          {'params': params}, self._normalise(images),
+          mutable=['intermediates'])
+      logits = logits.astype(jnp.float32)
+      losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+      correct = logits.argmax(-1) == labels
+      # Padding repeats real examples, so it silences and wakes no unit.
+      dead = jax.tree.map(
+          si.diagnostics.dead_units, variables.get('intermediates', {}))
+      return (weights @ losses, weights @ correct.astype(jnp.float32)), dead
+
+    def one_seed(params: Any, batches: Any) -> Evaluation:
+      (loss, correct), dead = jax.lax.map(
+          functools.partial(one_batch, params), batches)
+      total = batches[2].sum()
+      dead = [leaf.all(0).sum() for leaf in jax.tree.leaves(dead)]
+      return Evaluation(loss.sum() / total, correct.sum() / total,
+                        sum(dead, jnp.int32(0)))
+
+    return jax.jit(jax.vmap(one_seed, (0, None)),
+                   out_shardings=self._replicated)
+
+  def evaluate(self, state: State) -> Evaluation:
+    """Measures every seed on the test set.
+
+    Args:
+      state: a training state.
+
+    Returns:
+      An Evaluation.
+    """
+    return self._evaluate(state.params, self._test)
+
+
+def _batches(dataset: data.Dataset, num_devices: int) -> tuple[Any, ...]:
+  """Cuts the test set into equal batches; repeated examples get weight 0."""
+  total = len(dataset.test_images)
+  size = min(_EVAL_BATCH, total)
+  size = math.ceil(size / num_devices) * num_devices
+  count = math.ceil(total / size)
+  index = jnp.arange(count * size)
+  weights = (index < total).astype(jnp.float32).reshape(count, size)
+  rows = (index % total).reshape(count, size)
+  return dataset.test_images[rows], dataset.test_labels[rows], weights
+
+
+def _device_memory() -> int:
+  """Returns the bytes one device can use."""
+  device = jax.local_devices()[0]
+  stats = device.memory_stats() if device.platform != 'cpu' else None
+  if stats and 'bytes_limit' in stats:
+    return stats['bytes_limit']
+  return os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
