@@ -1,0 +1,1 @@
+"""Benchmarks: ratios, peers measured side by side in one process."""
