@@ -1,0 +1,14 @@
+"""Strict JAX for every test: eight devices, no silent promotion."""
+
+import os
+
+os.environ['XLA_FLAGS'] = (
+    os.environ.get('XLA_FLAGS', '')
+    + ' --xla_force_host_platform_device_count=8')
+# LAPACK slows to a crawl when its threads outnumber the cores.
+os.environ.setdefault('OPENBLAS_NUM_THREADS', '1')
+
+import jax  # reads the flags
+
+jax.config.update('jax_numpy_dtype_promotion', 'strict')
+jax.config.update('jax_numpy_rank_promotion', 'raise')

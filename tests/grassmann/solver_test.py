@@ -1,0 +1,235 @@
+"""Packings that are found, against bounds and known optima."""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import structinit_jax as si
+
+KEY = jax.random.key(5)
+pack = functools.partial(si.grassmann.pack, KEY)
+
+
+@functools.cache
+def found(dim, rank, num, distance='chordal', restarts=4, steps=60):
+  return pack(dim=dim, rank=rank, num=num, distance=distance,
+              restarts=restarts, steps=steps)
+
+
+def gram_error(frames):
+  x = np.asarray(frames, np.float64)
+  return np.abs(x.mT @ x - np.eye(x.shape[2])).max()
+
+
+def check(packing, smallest):
+  """What holds for every packing, however short the search."""
+  num, dim, rank = packing.frames.shape
+  assert packing.bound == si.grassmann.upper_bound(
+      dim, rank, num, packing.metric)
+  assert gram_error(packing.frames) < 1e-5
+  attained = smallest(packing.frames, packing.metric)
+  np.testing.assert_allclose(packing.distance, attained, rtol=0, atol=1e-6)
+  assert attained <= packing.bound + 1e-6
+  return attained
+
+
+OPTIMA = [
+    (3, 1, 6, 0.8, 4, 300), (4, 2, 10, 10 / 9, 32, 400),
+    (4, 2, 18, 1., 16, 400), (7, 1, 28, 8 / 9, 16, 400)]
+
+
+@pytest.mark.parametrize('dim, rank, num, squared, restarts, steps', OPTIMA)
+def test_known_optima_are_found(
+    dim, rank, num, squared, restarts, steps, smallest):
+  packing = found(dim, rank, num, restarts=restarts, steps=steps)
+  np.testing.assert_allclose(
+      check(packing, smallest)**2, squared, rtol=0, atol=1e-5)
+  assert packing.method == 'search'
+  assert packing.attains_bound
+
+
+def test_the_stem_of_a_resnet_meets_the_simplex_bound(smallest):
+  """49 subspaces of rank 3 in R^64, and the tight frame that proves it."""
+  packing = found(64, 3, 49, restarts=1, steps=1000)
+  simplex = 3 * 61 / 64 * 49 / 48
+  np.testing.assert_allclose(simplex, 2.9189453, atol=1e-7)
+  np.testing.assert_allclose(
+      check(packing, smallest)**2, simplex, rtol=0, atol=1e-4)
+  assert packing.attains_bound
+  stacked = np.asarray(packing.frames, np.float64).transpose(0, 2, 1)
+  stacked = stacked.reshape(49 * 3, 64)
+  np.testing.assert_allclose(
+      stacked.T @ stacked, 49 * 3 / 64 * np.eye(64), rtol=0, atol=1e-4)
+  # Neither random nor orthogonal blocks come close: 1.61, 1.65, 1.7085.
+  random = np.linalg.qr(
+      np.random.default_rng(0).normal(size=(49, 64, 3)))[0]
+  assert smallest(random)**2 < simplex - 0.2
+
+
+@pytest.mark.parametrize('row', [0, 1, 3])
+def test_packings_on_the_simplex_bound_are_tight_frames(row, smallest):
+  """|W^T W - (N k / m) I|^2 <= N (N - 1) times the gap to the bound."""
+  dim, rank, num, squared, restarts, steps = OPTIMA[row]
+  packing = found(dim, rank, num, restarts=restarts, steps=steps)
+  stacked = np.asarray(packing.frames, np.float64).transpose(0, 2, 1)
+  stacked = stacked.reshape(num * rank, dim)
+  error = stacked.T @ stacked - num * rank / dim * np.eye(dim)
+  gap = max(squared - smallest(packing.frames)**2, 0)
+  assert np.sum(error**2) <= num * (num - 1) * gap + 1e-6
+  np.testing.assert_allclose(error, 0, atol=1e-2)
+
+
+@pytest.mark.parametrize('distance', ['chordal', 'fubini_study'])
+@pytest.mark.parametrize('dim, rank, num', [
+    (6, 2, 3), (32, 3, 9)])
+def test_subspaces_that_fit_are_orthogonal(
+    dim, rank, num, distance, smallest):
+  packing = pack(dim=dim, rank=rank, num=num, distance=distance)
+  assert packing.method == 'orthogonal'
+  attained = check(packing, smallest)
+  maximum = math.sqrt(rank) if distance == 'chordal' else math.pi / 2
+  np.testing.assert_allclose(attained, maximum, rtol=0, atol=1e-6)
+  assert packing.attains_bound
+  stacked = np.asarray(packing.frames, np.float64).transpose(1, 0, 2)
+  stacked = stacked.reshape(dim, num * rank)
+  np.testing.assert_allclose(
+      stacked.T @ stacked, np.eye(num * rank), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize('dim, rank, num, method', [
+    (6, 2, 3, 'orthogonal'), (6, 2, 4, 'search'), (5, 2, 3, 'search'),
+    (4, 2, 2, 'orthogonal'), (3, 3, 2, 'only subspace'),
+    (1, 1, 5, 'only subspace'), (5, 3, 2, 'orthogonal'),
+    (4, 3, 5, 'search')])
+def test_a_search_only_where_they_do_not_fit(dim, rank, num, method):
+  """They fit if N k <= m, or if their complements do."""
+  made = jax.eval_shape(lambda: pack(dim=dim, rank=rank, num=num))
+  assert made.method == method
+  assert made.frames.shape == (num, dim, rank)
+  assert made.frames.dtype == jnp.float32
+  fits = num * min(rank, dim - rank) <= dim and rank < dim
+  assert (method == 'orthogonal') == fits
+
+
+# Small and random, (m, k, N); rank > dim / 2 goes by the complements.
+SIZES = [(5, 3, 9), (9, 1, 20)]
+
+
+@pytest.mark.parametrize('dim, rank, num', SIZES)
+def test_nothing_exceeds_a_proven_bound(dim, rank, num, smallest):
+  check(found(dim, rank, num), smallest)
+
+
+def test_fubini_study_of_large_determinants(smallest):
+  packing = found(9, 4, 4, 'fubini_study')
+  assert packing.metric == 'fubini_study'
+  check(packing, smallest)
+
+
+def test_fubini_study_makes_more_than_chordal_of_its_own_metric(smallest):
+  """6 planes of R^4 can have pairwise zero determinant."""
+  packing = found(4, 2, 6, 'fubini_study', restarts=16, steps=300)
+  attained = check(packing, smallest)
+  assert attained > math.pi / 2 - 0.05
+  # And ties are broken by chordal distance: not all share a line.
+  assert smallest(packing.frames, 'chordal') > 0.9
+
+
+def test_lines_of_the_plane(smallest):
+  """The optimum is lines at equal angles, here below every bound."""
+  packing = found(2, 1, 7, steps=300)
+  np.testing.assert_allclose(
+      check(packing, smallest), math.sin(math.pi / 7), rtol=0, atol=1e-4)
+  assert not packing.attains_bound
+
+
+def test_duality(smallest):
+  """Subspaces of more than half the dimension: complements of small ones."""
+  small = found(3, 1, 6, restarts=4, steps=300)
+  large = found(3, 2, 6, restarts=4, steps=300)
+  assert large.frames.shape == (6, 3, 2)
+  np.testing.assert_allclose(
+      check(large, smallest), check(small, smallest), rtol=0, atol=1e-6)
+  assert large.bound == small.bound
+  assert large.attains_bound
+  orthogonal = pack(dim=3, rank=2, num=3)
+  assert orthogonal.method == 'orthogonal'
+  np.testing.assert_allclose(check(orthogonal, smallest), 1, atol=1e-6)
+
+
+@pytest.mark.parametrize('distance', ['chordal', 'fubini_study'])
+def test_the_whole_space_is_the_only_subspace(distance, smallest):
+  packing = pack(dim=3, rank=3, num=4, distance=distance)
+  assert packing.method == 'only subspace'
+  assert packing.distance == packing.bound == 0
+  assert packing.attains_bound
+  check(packing, smallest)
+
+
+@pytest.mark.parametrize('sizes, options, message', [
+    ((4, 2, 1), {}, 'num must be at least 2'),
+    ((4, 2, 0), {}, 'num must be at least 2'),
+    ((4, 5, 3), {}, r'rank must lie in 1..dim; the nearest is 4'),
+    ((4, 0, 3), {}, r'rank must lie in 1..dim; the nearest is 1'),
+    ((4, -2, 3), {}, 'the nearest is 1'),
+    ((0, 1, 3), {}, 'rank must lie in'),
+    ((4, 2, 3), {'restarts': 0}, 'restarts=0'),
+    ((4, 2, 3), {'steps': 0}, 'steps=0'),
+    ((4, 2, 3), {'distance': 'geodesic'}, "'geodesic' is unknown"),
+    ((4, 2, 3), {'dtype': jnp.int32}, 'not a real floating-point')])
+def test_sizes_that_make_no_packing(sizes, options, message):
+  dim, rank, num = sizes
+  with pytest.raises(ValueError, match=message):
+    pack(dim=dim, rank=rank, num=num, **options)
+
+
+def test_the_key_decides():
+  a, b = (si.grassmann.pack(jax.random.key(k), dim=6, rank=2, num=3).frames
+          for k in (0, 1))
+  again = si.grassmann.pack(jax.random.key(0), dim=6, rank=2, num=3).frames
+  np.testing.assert_array_equal(a, again)
+  assert np.mean(np.asarray(a) != np.asarray(b)) > 0.9
+
+
+def test_jit_and_vmap(smallest):
+  """One compiled function packs for every key."""
+  keys = jax.random.split(KEY, 3)
+  packings = jax.jit(jax.vmap(lambda key: si.grassmann.pack(
+      key, dim=3, rank=1, num=6, restarts=4, steps=300)))(keys)
+  assert packings.frames.shape == (3, 6, 3, 1)
+  assert packings.method == 'search'
+  np.testing.assert_allclose(
+      packings.distance**2, [0.8] * 3, rtol=0, atol=1e-5)
+  assert packings.attains_bound.all()
+  for frames in packings.frames:
+    np.testing.assert_allclose(smallest(frames)**2, 0.8, rtol=0, atol=1e-5)
+  assert len({np.asarray(x).tobytes() for x in packings.frames}) == 3
+
+
+def test_float64(smallest):
+  with jax.enable_x64(True):
+    packing = pack(dim=3, rank=1, num=6, restarts=4, steps=300,
+                   dtype=jnp.float64)
+    closed = pack(dim=8, rank=2, num=4, dtype=jnp.float64)
+    default = jax.eval_shape(lambda: pack(dim=8, rank=2, num=4))
+  assert default.frames.dtype == jnp.float32
+  for p in (packing, closed):
+    assert p.frames.dtype == jnp.float64
+    assert gram_error(p.frames) < 1e-12
+    np.testing.assert_allclose(p.distance, smallest(p.frames), atol=1e-7)
+  np.testing.assert_allclose(packing.distance**2, 0.8, rtol=0, atol=1e-5)
+  np.testing.assert_allclose(closed.distance**2, 2, rtol=0, atol=1e-12)
+
+
+def test_a_packing_is_a_pytree_of_its_arrays():
+  packing = pack(dim=6, rank=2, num=3)
+  leaves, treedef = jax.tree.flatten(packing)
+  assert [leaf.shape for leaf in leaves] == [(3, 6, 2), ()]
+  again = treedef.unflatten(leaves)
+  assert (again.bound, again.method, again.metric) == (
+      math.sqrt(2), 'orthogonal', 'chordal')
+  assert si.leaf_names(packing) == ['frames', 'distance']

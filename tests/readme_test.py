@@ -1,0 +1,63 @@
+"""Everything the README says to run, runs; its table is the measured one."""
+
+import pathlib
+import re
+import shlex
+import subprocess
+import sys
+
+import pytest
+
+_ROOT = pathlib.Path(__file__).parent.parent
+_README = (_ROOT / 'README.md').read_text()
+
+
+def _blocks(language):
+  return re.findall(rf'```{language}\n(.*?)```', _README, flags=re.DOTALL)
+
+
+def test_python_blocks_run_in_order():
+  script = '\n'.join(_blocks('python'))
+  result = subprocess.run(
+      [sys.executable, '-c', script], cwd=_ROOT, capture_output=True, text=True)
+  assert result.returncode == 0, result.stderr
+  assert 'layers_0/kernel' in result.stdout
+
+
+_COMMANDS = [line for block in _blocks('sh') for line in block.splitlines()]
+
+
+def test_every_make_target_is_run_by_ci():
+  ci = (_ROOT / '.ci' / 'run').read_text()
+  targets = [line for line in _COMMANDS if line.startswith('make ')]
+  assert targets
+  assert all(target in ci for target in targets)
+
+
+def test_commands_run(tmp_path):
+  """Runs the README's commands, on less data; only the size is changed."""
+  commands = [line for line in _COMMANDS if line.startswith('python ')]
+  assert any('experiments.main' in line for line in commands)
+  assert any('experiments.report' in line for line in commands)
+  for line in commands:
+    words = shlex.split(line.replace('runs/', f'{tmp_path}/'))
+    words[0] = sys.executable
+    if 'experiments.main' in line:
+      words += ['--config.dataset=digits', '--config.epochs=1',
+                '--config.seeds=2']
+    result = subprocess.run(words, cwd=_ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, (line, result.stderr)
+    assert 'first epoch %' in result.stdout
+
+
+def test_table_is_the_measured_one():
+  name, table = re.search(
+      r'<!-- begin table: (\S+) -->\n(.*?)<!-- end table -->', _README,
+      flags=re.DOTALL).groups()
+  assert table == (_ROOT / name).read_text()
+
+
+@pytest.mark.parametrize(
+    'target', re.findall(r'\]\(([\w/.]+)\)', _README))
+def test_links_lead_somewhere(target):
+  assert (_ROOT / target).exists()
