@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 import dataclasses
+import functools
 import re
 from typing import Any
 
@@ -53,6 +54,7 @@ _INITIALIZERS: dict[str, Callable[[], Any]] = {
     'he_normal': jax.nn.initializers.he_normal,
     'he_uniform': jax.nn.initializers.he_uniform,
     'lecun_normal': jax.nn.initializers.lecun_normal,
+    'normal': functools.partial(jax.nn.initializers.normal, stddev=1e-3),
     'orthogonal': jax.nn.initializers.orthogonal,
 }
 
@@ -65,6 +67,7 @@ def _on(stem: Any, only_stem: bool, body: str, freeze: bool) -> Recipe:
 
 
 def _plain(maker: Callable[[], Any]) -> Callable[..., Recipe]:
+  @registry.forwards_options(maker)
   def recipe(where: str = 'all', body: str = 'he_normal',
              freeze: bool = False, **options: Any) -> Recipe:
     if where not in ('all', 'stem'):
@@ -76,10 +79,6 @@ def _plain(maker: Callable[[], Any]) -> Callable[..., Recipe]:
   return recipe
 
 
-def _normal(stddev: float = 1e-3, **options: Any) -> Recipe:
-  return _plain(lambda: jax.nn.initializers.normal(stddev))(**options)
-
-
 def _delta_orthogonal(scale: float = 2**0.5) -> Recipe:
   """Delta-orthogonal convolutions, orthogonal dense layers (gain for ReLU)."""
   return Recipe((
@@ -87,6 +86,7 @@ def _delta_orthogonal(scale: float = 2**0.5) -> Recipe:
       (r'.*kernel', jax.nn.initializers.orthogonal(scale)), _ZEROS))
 
 
+@registry.forwards_options(si.grassmann.packing)
 def _grassmann(
     freeze: bool = False, body: str = 'he_normal', **options: Any) -> Recipe:
   """A packing in the first layer, as in the paper; `body` elsewhere."""
@@ -95,7 +95,6 @@ def _grassmann(
 
 for _name, _maker in _INITIALIZERS.items():
   registry.INITIALIZERS[_name] = _plain(_maker)
-registry.INITIALIZERS['normal'] = _normal
 registry.INITIALIZERS['delta_orthogonal'] = _delta_orthogonal
 registry.INITIALIZERS['grassmann'] = _grassmann
 

@@ -26,6 +26,10 @@ def _constant(peak: float, total: int, epoch: int) -> optax.Schedule:
 def _step(peak: float, total: int, epoch: int, every: int = 10,
           factor: float = 10**-0.5) -> optax.Schedule:
   del total
+  if every < 1 or not 0 < factor < float('inf'):
+    raise ValueError(
+        f'schedule step: every={every} must be at least 1 (epoch) and '
+        f'factor={factor} positive')
   return optax.exponential_decay(
       peak, transition_steps=every * epoch, decay_rate=factor, staircase=True)
 

@@ -9,10 +9,15 @@ model, optimizer or initializer of your own, assign it:
 import ast
 from collections.abc import Callable
 import difflib
+import inspect
 from typing import Any
+from typing import TypeVar
 
 __all__ = ['DATASETS', 'INITIALIZERS', 'MODELS', 'OPTIMIZERS', 'SCHEDULES',
-           'Registry', 'parse', 'split_label']
+           'Registry', 'forwards_options', 'parse', 'split_label']
+
+
+_Maker = TypeVar('_Maker', bound=Callable[..., Any])
 
 
 def parse(expression: str) -> tuple[str, dict[str, Any]]:
@@ -88,10 +93,50 @@ class Registry(dict[str, Callable[..., Any]]):
     """Calls what the expression names, with its own keyword arguments."""
     name, kwargs = parse(expression)
     maker = self[name]
+    known = [option for option in _options(maker)[len(args):]
+             if option not in defaults]
+    for option in kwargs:
+      if known and option not in known:
+        near = difflib.get_close_matches(option, known, n=1)
+        hint = f'did you mean {near[0]!r}? ' if near else ''
+        raise ValueError(
+            f'{self.kind} {name!r} has no option {option!r}; {hint}known: '
+            f'{", ".join(known)}')
     try:
       return maker(*args, **{**defaults, **kwargs})
     except TypeError as error:
       raise ValueError(f'{self.kind} {expression!r}: {error}') from error
+
+
+_FORWARDS: dict[Callable[..., Any], Callable[..., Any]] = {}
+
+
+def forwards_options(target: Callable[..., Any]) -> Callable[[_Maker], _Maker]:
+  """Marks a maker that passes its `**options` on, so that they are known.
+
+  Args:
+    target: the function that takes them in the end.
+
+  Returns:
+    A decorator.
+  """
+
+  def mark(maker: _Maker) -> _Maker:
+    _FORWARDS[maker] = target
+    return maker
+
+  return mark
+
+
+def _options(maker: Callable[..., Any]) -> list[str]:
+  """Returns the names of a maker's options, or nothing if they are open."""
+  parameters = inspect.signature(maker).parameters.values()
+  names = [p.name for p in parameters if p.kind in (
+      p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+  if any(p.kind == p.VAR_KEYWORD for p in parameters):
+    target = _FORWARDS.get(maker)
+    return names + _options(target) if target else []
+  return names
 
 
 DATASETS = Registry('data set')

@@ -187,9 +187,10 @@ def write(
   sections = []
   for folder in folders:
     records = results.read_records(folder)
+    config = results.read_config(folder) if records else {}
+    records = results.of_config(records, config) if records else []
     if not records:
       raise ValueError(f'{folder} holds no finished runs yet')
-    config = results.read_config(folder)
     header, lines = _cells(summary.summarise(records, config), config)
     _print_table(f'{config["title"]} ({folder})', header, lines)
     (folder / 'table.md').write_text(

@@ -25,8 +25,11 @@ from typing import Any
 
 import numpy as np
 
+from experiments import registry
+
 __all__ = [
-    'RunDirectory', 'kernel_file', 'read_config', 'read_records', 'slug']
+    'RunDirectory', 'kernel_file', 'of_config', 'read_config',
+    'read_records', 'slug']
 
 _RESULTS = 'results.jsonl'
 
@@ -73,7 +76,9 @@ def read_records(folder: pathlib.Path) -> list[dict[str, Any]]:
     try:
       records.append(json.loads(line))
     except json.JSONDecodeError as error:
-      raise ValueError(f'{path}, line {number}: {error}') from error
+      raise ValueError(
+          f'{path}, line {number} is corrupted ({error}): remove the line, and '
+          'its run is made again') from error
   return records
 
 
@@ -92,7 +97,29 @@ def read_config(folder: pathlib.Path) -> dict[str, Any]:
   path = folder / 'config.json'
   if not path.is_file():
     raise ValueError(f'{folder} holds no config.json: not a run directory')
-  return json.loads(path.read_text(encoding='utf-8'))
+  try:
+    return json.loads(path.read_text(encoding='utf-8'))
+  except json.JSONDecodeError as error:
+    raise ValueError(
+        f'{path} is corrupted ({error}): restore it, or remove {folder}'
+    ) from error
+
+
+def of_config(
+    records: Iterable[dict[str, Any]], config: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+  """Returns the records of the initializers and seeds that a config names.
+
+  Args:
+    records: of a work directory, which may hold more.
+    config: the config.
+
+  Returns:
+    The records.
+  """
+  labels = {registry.split_label(entry)[0] for entry in config['initializers']}
+  return [record for record in records if record['initializer'] in labels
+          and 0 <= record['seed'] < config['seeds']]
 
 
 class RunDirectory:
@@ -110,6 +137,8 @@ class RunDirectory:
         process is writing to it.
     """
     self.folder = folder
+    if folder.exists() and not folder.is_dir():
+      raise ValueError(f'workdir {folder} is a file; name a directory')
     folder.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
       lock = stack.enter_context(open(folder / '.lock', 'w'))
@@ -124,12 +153,12 @@ class RunDirectory:
       self._open = stack.pop_all()  # all is well: the lock stays
 
   def _check_config(self, config: dict[str, Any]) -> None:
-    path = self.folder / 'config.json'
-    records = self.folder / _RESULTS
-    started = (self.folder / 'checkpoints').is_dir() or (
-        records.is_file() and records.stat().st_size > 0)
-    if path.is_file() and started:
-      there = json.loads(path.read_text(encoding='utf-8'))
+    records = (read_records(self.folder)
+               if (self.folder / _RESULTS).is_file() else [])
+    if records or (self.folder / 'checkpoints').is_dir():
+      there = (read_config(self.folder)
+               if (self.folder / 'config.json').is_file() or not records
+               else records[-1]['config'])
       differ = [
           f'{name} is {there.get(name)!r} there, {config.get(name)!r} here'
           for name in sorted({*there, *config} - _FREE)

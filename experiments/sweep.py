@@ -24,6 +24,10 @@ import structinit_jax as si
 
 __all__ = ['compare']
 
+_LEAST = {
+    'seeds': 1, 'epochs': 1, 'batch_size': 1, 'learning_rate': 0,
+    'weight_decay': 0, 'seeds_at_once': 0, 'checkpoint_seconds': 0}
+
 
 def compare(
     config: Any, workdir: str | pathlib.Path) -> list[dict[str, Any]]:
@@ -51,9 +55,10 @@ def compare(
   if config.baseline not in names:
     raise ValueError(
         f'baseline {config.baseline!r} is not among the initializers: {names}')
-  if config.seeds < 1 or config.epochs < 1:
-    raise ValueError(
-        f'seeds={config.seeds} and epochs={config.epochs} must be at least 1')
+  for name, least in _LEAST.items():
+    if not least <= config[name] < math.inf:  # false for NaN, too
+      raise ValueError(
+          f'{name}={config[name]} must be finite and at least {least}')
   dataset = data.load(
       config.dataset, data_dir=config.data_dir, tfds_dir=config.tfds_dir,
       download=config.download, allow_partial=config.allow_partial,
@@ -77,9 +82,7 @@ def compare(
           _run_block(config, dataset, trainer, runs, label, expression,
                      recipe, seeds, advance)
       runs.delete('checkpoints')
-  wanted = set(range(config.seeds))
-  return [record for record in results.read_records(workdir)
-          if record['initializer'] in names and record['seed'] in wanted]
+  return results.of_config(results.read_records(workdir), config)
 
 
 def _blocks(

@@ -124,9 +124,14 @@ class Trainer:
     self._test = put(_batches(dataset, len(devices)))
 
     image = jnp.zeros((1, *dataset.train_images.shape[1:]), jnp.uint8)
-    variables = jax.eval_shape(
-        lambda key: self._model.init(key, self._normalise(image)),
-        jax.random.key(0))
+    try:
+      variables = jax.eval_shape(
+          lambda key: self._model.init(key, self._normalise(image)),
+          jax.random.key(0))
+    except (ArithmeticError, TypeError, ValueError) as error:
+      raise ValueError(
+          f'model {config.model!r} cannot take images of shape '
+          f'{image.shape[1:]}: {error}') from error
     self.shapes = variables['params']
     if 'kernel' not in self.shapes.get('stem', {}):
       raise ValueError(

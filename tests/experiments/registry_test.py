@@ -81,8 +81,15 @@ def test_unknown_options_are_named(kind, expression, args, option):
   names = getattr(registry, kind)
   with pytest.raises(ValueError) as caught:
     names.build(expression, *args)
-  assert f'{names.kind} {expression!r}' in str(caught.value)
-  assert option in str(caught.value)
+  name = expression.partition('(')[0]
+  assert f'{names.kind} {name!r} has no option {option!r}' in str(caught.value)
+
+
+def test_unknown_options_suggest_the_nearest():
+  with pytest.raises(ValueError, match="did you mean 'layout'"):
+    registry.INITIALIZERS.build('grassmann(layuot="taps")')
+  with pytest.raises(ValueError, match=r"did you mean 'momentum'.*known: mom"):
+    registry.OPTIMIZERS.build('sgd(momentun=0.9)', 0.1)
 
 
 def test_options_of_the_expression_win_over_defaults():

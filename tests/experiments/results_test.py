@@ -154,6 +154,36 @@ def test_a_field_more_or_less_is_another_config(used):
     results.RunDirectory(used, fewer)
 
 
+def test_the_records_know_the_config_too(tmp_path):
+  folder = tmp_path / 'run'
+  runs = _open(folder)
+  runs.append([_record(config=CONFIG)])
+  runs.close()
+  (folder / 'config.json').unlink()
+  assert 'learning_rate is 0.1 there, 0.2' in _refused(
+      folder, learning_rate=0.2)
+
+
+def test_a_corrupted_config_is_named(used):
+  (used / 'config.json').write_text('{')
+  with pytest.raises(ValueError, match=r'config\.json is corrupted'):
+    _open(used)
+
+
+def test_a_file_is_no_workdir(tmp_path):
+  (tmp_path / 'file').touch()
+  with pytest.raises(ValueError, match='file is a file'):
+    _open(tmp_path / 'file')
+
+
+def test_records_of_a_config():
+  records = [_record(label, seed) for label in 'abc' for seed in range(3)]
+  kept = results.of_config(
+      records, {'initializers': ['c', 'a = x'], 'seeds': 2})
+  assert [(r['initializer'], r['seed']) for r in kept] == [
+      ('a', 0), ('a', 1), ('c', 0), ('c', 1)]
+
+
 @pytest.mark.parametrize('changes', [
     {'seeds': 9}, {'initializers': ('c',)}, {'title': 'U'}, {'paper': ()},
     {'baseline': 'b'}, {'data_dir': '/x'}, {'seeds_at_once': 1},
