@@ -46,7 +46,7 @@ class Recipe:
             si.labels(shapes, [*freeze, ('.*', TRAIN)]))
 
 
-_STEM = 'stem/kernel'
+_STEM = r'stem/.*'
 _ZEROS = (r'.*bias', si.zeros)
 _INITIALIZERS: dict[str, Callable[[], Any]] = {
     'glorot_normal': jax.nn.initializers.glorot_normal,
@@ -59,11 +59,14 @@ _INITIALIZERS: dict[str, Callable[[], Any]] = {
 }
 
 
-def _on(stem: Any, only_stem: bool, body: str, freeze: bool) -> Recipe:
-  """Puts an initializer on the first layer, or on every kernel."""
-  rest = (registry.INITIALIZERS[body]().rules if only_stem
-          else ((r'.*kernel', stem), _ZEROS))
-  return Recipe(((_STEM, stem), *rest), 'stem/.*' if freeze else None)
+def _recipe(
+    initializer: Any, where: str, body: str, freeze: bool) -> Recipe:
+  """Puts an initializer on every kernel, or on the first layer's alone."""
+  frozen = _STEM if freeze else None
+  if where == 'all':
+    return Recipe(((r'.*kernel', initializer), _ZEROS), frozen)
+  rest = registry.INITIALIZERS.build(body).rules
+  return Recipe(((r'stem/kernel', initializer), *rest), frozen)
 
 
 def _plain(maker: Callable[[], Any]) -> Callable[..., Recipe]:
@@ -72,10 +75,7 @@ def _plain(maker: Callable[[], Any]) -> Callable[..., Recipe]:
              freeze: bool = False, **options: Any) -> Recipe:
     if where not in ('all', 'stem'):
       raise ValueError(f"where={where!r} must be 'all' or 'stem'")
-    initializer: Any = maker(**options)
-    return (_on(initializer, True, body, freeze) if where == 'stem' else
-            Recipe(((r'.*kernel', initializer), _ZEROS),
-                   'stem/.*' if freeze else None))
+    return _recipe(maker(**options), where, body, freeze)
   return recipe
 
 
@@ -90,7 +90,8 @@ def _delta_orthogonal(scale: float = 2**0.5) -> Recipe:
 def _grassmann(
     freeze: bool = False, body: str = 'he_normal', **options: Any) -> Recipe:
   """A packing in the first layer, as in the paper; `body` elsewhere."""
-  return _on(si.grassmann.packing(**options), True, body, freeze)
+  packing = si.grassmann.packing(**options)
+  return _recipe(packing, 'stem', body, freeze)
 
 
 for _name, _maker in _INITIALIZERS.items():

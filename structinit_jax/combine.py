@@ -122,6 +122,12 @@ def partition(rules: Rules) -> base.StructuredInit:
   def init_with_aux(
       key: base.Key, shapes: base.PyTree) -> tuple[base.PyTree, base.Aux]:
     names, structs, treedef = tree.flatten_with_names(shapes)
+    for name, struct in zip(names, structs, strict=True):
+      if not hasattr(struct, 'shape') or not hasattr(struct, 'dtype'):
+        raise ValueError(
+            f'leaf {name!r} is {struct!r}; the leaves of shapes are '
+            'jax.ShapeDtypeStruct(shape, dtype), as jax.eval_shape returns, or '
+            'arrays')
     chosen = _assign(names, rules)
     made: dict[str, Any] = {}
     masks: dict[str, Any] = dict.fromkeys(names, True)

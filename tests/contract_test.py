@@ -96,28 +96,23 @@ def jitted():
 
 
 @pytest.fixture(scope='module')
-def out_shardings():
-  """The result of `jax.jit` with `out_shardings`, key on all devices."""
+def auto_mesh():
+  """Over an Auto mesh: by `out_shardings` of jit, and by `out_sharding`."""
   mesh = mesh_of(AxisType.Auto)
   shardings = {name: NamedSharding(mesh, spec_of(shape, axis))
                for name, (_, shape, axis, _) in ROWS.items()}
   key = jax.device_put(KEY, NamedSharding(mesh, PartitionSpec()))
-  return jax.jit(make_all, out_shardings=shardings)(key)
-
-
-@pytest.fixture(scope='module')
-def auto_mesh():
-  """The result of `out_sharding=NamedSharding(...)` inside `jax.jit`."""
-  mesh = mesh_of(AxisType.Auto)
-  return jax.jit(lambda key: make_all(
-      key, functools.partial(NamedSharding, mesh)))(KEY)
+  return jax.jit(
+      lambda key: (
+          make_all(key), make_all(key, functools.partial(NamedSharding, mesh))),
+      out_shardings=(shardings, None))(key)
 
 
 @pytest.fixture(scope='module')
 def explicit_mesh():
   """The result of `out_sharding=PartitionSpec(...)` in an explicit mesh."""
   with jax.set_mesh(mesh_of(AxisType.Explicit)):
-    return jax.jit(lambda key: make_all(key, lambda spec: spec))(KEY)
+    return jax.jit(lambda key: (make_all(key, lambda spec: spec),))(KEY)
 
 
 @pytest.fixture(scope='module')
@@ -179,10 +174,12 @@ def test_jit_changes_no_bit(name, jitted):
 
 @every_row
 @pytest.mark.parametrize(
-    'how', ['out_shardings', 'auto_mesh', 'explicit_mesh'])
-def test_eight_devices_change_no_bit(name, how, request):
+    'mesh, how', [
+        ('auto_mesh', 0), ('auto_mesh', 1), ('explicit_mesh', 0)],
+    ids=['out_shardings', 'auto', 'explicit'])
+def test_eight_devices_change_no_bit(name, mesh, how, request):
   _, shape, axis, _ = ROWS[name]
-  x = request.getfixturevalue(how)[name]
+  x = request.getfixturevalue(mesh)[how][name]
   assert len(x.sharding.device_set) == 8
   assert len(x.addressable_shards) == 8
   for shard in x.addressable_shards:

@@ -51,6 +51,18 @@ def test_a_field_called_value_is_a_name():
   assert si.leaf_names([attention]) == ['0/query', '0/value']
 
 
+def test_a_name_does_not_depend_on_other_leaves():
+  """As when `eqx.partition` takes the frozen leaves out of a module."""
+  class Attention(eqx.Module):
+    query: jax.Array | None
+    value: jax.Array
+
+  whole = {'block': Attention(jnp.ones(2), jnp.ones(3))}
+  rest = {'block': Attention(None, jnp.ones(3))}
+  assert si.leaf_names(whole) == ['block/query', 'block/value']
+  assert si.leaf_names(rest) == ['block/value']
+
+
 def test_flatten_with_names_inverts():
   x = {'b': [1, 2], 'a': 3}
   names, leaves, treedef = tree.flatten_with_names(x)

@@ -21,7 +21,7 @@ def _chordal_squared(dim: int, rank: int, num: int) -> float:
 
 def _line_coherence(dim: int, num: int) -> float:
   """Returns a lower bound on the largest |cosine| among `num` lines."""
-  bounds = [0.0]
+  bounds = [math.cos(math.pi / num) if dim == 2 else 0.0]
   if num > dim * (dim + 1) // 2:
     squared = (3 * num - dim**2 - 2 * dim) / ((dim + 2) * (num - dim))
     bounds.append(math.sqrt(max(squared, 0.0)))
@@ -57,6 +57,7 @@ def upper_bound(
   * $d_c^2 \le k$, attained by mutually orthogonal subspaces iff $N k \le m$;
   * simplex (Rankin): $d_c^2 \le \frac{k (m-k)}{m} \frac{N}{N-1}$;
   * orthoplex: $d_c^2 \le \frac{k (m-k)}{m}$ for $N > m (m+1) / 2$;
+  * lines of the plane, attained: $d_c = \sin(\pi / N)$;
   * lines, Levenshtein: $d_c^2 \le 1 - \frac{3N - m^2 - 2m}{(m+2)(N-m)}$ for
     $N > m (m+1) / 2$;
   * lines, Bukh-Cox: $d_c^2 \le 1 - \mu^2$,

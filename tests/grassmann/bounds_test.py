@@ -112,9 +112,10 @@ def test_best_known_packings_are_within_the_bound(dim, rank, num, squared):
 @pytest.mark.parametrize('num', range(2, 30))
 def test_lines_of_the_plane(num):
   """The optimum is known: num lines at equal angles."""
-  optimum = math.sin(math.pi / num)
-  assert bound(2, 1, num) >= optimum - 1e-12
-  assert bound(2, 1, num, 'fubini_study') >= math.pi / num - 1e-7
+  np.testing.assert_allclose(
+      bound(2, 1, num), math.sin(math.pi / num), rtol=1e-12)
+  np.testing.assert_allclose(
+      bound(2, 1, num, 'fubini_study'), math.pi / num, rtol=1e-7)
 
 
 def test_levenshtein_and_bukh_cox_by_hand():

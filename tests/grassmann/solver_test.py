@@ -140,11 +140,15 @@ def test_fubini_study_makes_more_than_chordal_of_its_own_metric(smallest):
 
 
 def test_lines_of_the_plane(smallest):
-  """The optimum is lines at equal angles, here below every bound."""
+  """The optimum is lines at equal angles."""
   packing = found(2, 1, 7, steps=300)
   np.testing.assert_allclose(
       check(packing, smallest), math.sin(math.pi / 7), rtol=0, atol=1e-4)
-  assert not packing.attains_bound
+  assert packing.attains_bound
+
+
+def test_a_packing_below_its_bound_does_not_claim_it():
+  assert not found(9, 1, 20).attains_bound
 
 
 def test_duality(smallest):
