@@ -8,6 +8,7 @@ import re
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from structinit_jax import base
 from structinit_jax import tree
@@ -149,6 +150,10 @@ def partition(rules: Rules) -> base.StructuredInit:
                 f'{pattern!r}: {error}') from error
           for kind, fact in aux.items():
             if kind == 'mask':
+              if jnp.shape(fact) not in ((), tuple(struct.shape)):
+                raise ValueError(
+                    f'leaf {name!r} of shape {tuple(struct.shape)}: its mask '
+                    f'has shape {jnp.shape(fact)}')
               masks[name] = fact
             else:
               facts.setdefault(kind, {})[name] = fact

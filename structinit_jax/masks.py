@@ -61,7 +61,7 @@ def keep_masked(masks: base.PyTree) -> optax.GradientTransformation:
 
   Put it last in an `optax.chain`: it replaces the update of a masked-out
   entry by minus the entry, so momentum, weight decay and noise cannot revive
-  it. Its `update` needs `params`.
+  it (an entry that is not finite needs `apply`). Its `update` needs `params`.
 
   Args:
     masks: tree of the parameters' structure: boolean arrays, or scalar `True`.

@@ -1,6 +1,5 @@
 """Names and keys of leaves, for any pytree of shapes."""
 
-import collections
 from collections.abc import Mapping
 from collections.abc import Sequence
 import hashlib
@@ -16,18 +15,12 @@ __all__ = [
 ]
 
 
-def _names(paths: Sequence[tuple[Any, ...]]) -> list[str]:
-  # Flax boxes a parameter (Linen metadata, NNX variables); the box is a node
-  # with `value` as its one child, and no part of the parameter's name.
-  children = collections.Counter(path[:-1] for path in paths)
-  children.update(path[:n] for path in paths for n in range(len(path) - 1))
-  names = []
-  for path in paths:
-    boxed = (len(path) > 1 and children[path[:-1]] == 1
-             and path[-1] == jax.tree_util.GetAttrKey('value'))
-    names.append(jax.tree_util.keystr(
-        path[:-1] if boxed else path, simple=True, separator='/'))
-  return names
+def _is_box(node: Any) -> bool:
+  """Tells what Flax puts around a parameter: Linen metadata, NNX variables."""
+  return any(
+      kind.__module__.startswith('flax.')
+      and kind.__name__ in ('AxisMetadata', 'Variable')
+      for kind in type(node).__mro__)
 
 
 def flatten_with_names(
@@ -45,7 +38,12 @@ def flatten_with_names(
     ValueError: if two leaves have the same name.
   """
   pairs, treedef = jax.tree_util.tree_flatten_with_path(tree)
-  names = _names([path for path, _ in pairs])
+  tops, _ = jax.tree_util.tree_flatten_with_path(tree, is_leaf=_is_box)
+  boxes = {path for path, node in tops if _is_box(node)}
+  names = [
+      jax.tree_util.keystr(
+          path[:-1] if path[:-1] in boxes else path, simple=True, separator='/')
+      for path, _ in pairs]
   if len(set(names)) != len(names):
     twice = sorted({name for name in names if names.count(name) > 1})
     raise ValueError(f'leaves with the same name: {", ".join(twice)}')

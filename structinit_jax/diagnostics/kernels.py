@@ -1,5 +1,6 @@
 """Statistics of kernels and of the units they feed."""
 
+import math
 from typing import NamedTuple
 
 import jax
@@ -57,7 +58,8 @@ def kernel_statistics(
     (1.0, 0.0)
   """
   kernel = jnp.asarray(kernel)
-  filters = kernel.reshape(-1, kernel.shape[-1]).astype(jnp.float32).T
+  filters = kernel.reshape(math.prod(kernel.shape[:-1]), kernel.shape[-1])
+  filters = filters.astype(jnp.float32).T
   num = filters.shape[0]
   # Scaled by the largest entry, no square overflows or vanishes.
   largest = jnp.max(jnp.abs(filters), initial=0)

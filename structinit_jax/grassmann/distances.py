@@ -14,6 +14,10 @@ __all__ = [
 
 
 def _residual(s: jax.Array, t: jax.Array) -> tuple[jax.Array, jax.Array]:
+  if s.shape[-2:] != t.shape[-2:]:
+    raise ValueError(
+        f'frames of shape {s.shape[-2:]} and {t.shape[-2:]} span subspaces of '
+        'different kinds; both must be (m, k) with the same m and k')
   overlap = linalg.matmul(s.mT, t)
   return overlap, t - linalg.matmul(s, overlap)
 

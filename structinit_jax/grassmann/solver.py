@@ -34,7 +34,8 @@ class Packing:
     distance: the smallest pairwise distance, measured on `frames`.
     bound: proven upper bound on it (static).
     method: how it was obtained: 'orthogonal' (mutually orthogonal subspaces,
-      optimal), 'search', or 'only subspace' (static).
+      or the complements of such; optimal), 'search', or 'only subspace'
+      (static).
     metric: 'chordal' or 'fubini_study' (static).
   """
 
@@ -212,7 +213,7 @@ def pack(
     rank: dimension k of each subspace, 1 <= k <= m.
     num: number N of subspaces, at least 2.
     distance: 'chordal' or 'fubini_study'.
-    restarts: most random starts to try.
+    restarts: random starts to try, rounded up to whole batches.
     steps: descent steps of each.
     dtype: float32 (default), or float64 under `jax.enable_x64`.
 
