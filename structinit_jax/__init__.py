@@ -9,9 +9,13 @@ A map of the public names:
 * `grassmann`: kernels that are optimal packings of subspaces;
 * `sao`: sparse kernels that are exactly orthogonal;
 * `pruning`: the sparse baselines that papers compare with;
+* `layers`: Flax modules that store and compute with the structure alone;
 * `diagnostics`, `describe`: measure what an initializer gave;
 * `linalg`, `tree`: the pieces they share.
 """
+
+import importlib
+from typing import Any
 
 from structinit_jax import axes
 from structinit_jax import diagnostics
@@ -35,6 +39,14 @@ from structinit_jax.tree import leaf_names
 
 __all__ = [
     'Axes', 'InitFn', 'Initializer', 'StructuredInit', '__version__', 'axes',
-    'describe', 'diagnostics', 'grassmann', 'labels', 'leaf_names', 'linalg',
+    'describe', 'diagnostics', 'grassmann', 'labels', 'layers',
+    'leaf_names', 'linalg',
     'masks', 'partition', 'pruning', 'sao', 'tree', 'with_axes', 'zeros',
 ]
+
+
+def __getattr__(name: str) -> Any:
+  """Imports `layers`, and with it flax, when it is first asked for."""
+  if name == 'layers':
+    return importlib.import_module('structinit_jax.layers')
+  raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

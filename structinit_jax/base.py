@@ -98,7 +98,26 @@ def compute_dtype(dtype: Any) -> Any:
 
 
 def integer(name: str, value: Any) -> int:
-  """Returns a Python integer of the value; raises ValueError if it is none."""
+  """Returns the Python integer of a value.
+
+  Args:
+    name: what to call it in an error.
+    value: an integer of any type.
+
+  Returns:
+    The integer.
+
+  Raises:
+    ValueError: if it is none.
+
+  Example:
+    >>> import numpy as np
+    >>> from structinit_jax import base
+    >>> base.integer('num', np.int8(3))
+    3
+
+  Source: Python's `operator.index`.
+  """
   try:
     return operator.index(value)
   except TypeError:

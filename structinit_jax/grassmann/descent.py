@@ -21,7 +21,7 @@ from structinit_jax import linalg
 from structinit_jax.grassmann import equidistant
 from structinit_jax.grassmann import orbits
 
-__all__ = ['Found', 'check_size', 'method', 'search']
+__all__ = ['Found', 'check_size', 'method', 'search', 'stack']
 
 _MOST_WORK = 2**32  # multiplications a step: minutes a search
 _MOST_ENTRIES = 2**26  # of all frames: 256 MiB, and a search holds six such
@@ -143,7 +143,8 @@ def _by_rows(fn: Callable[..., Any], rows: Any, entries: int) -> Any:
   return jax.lax.map(lambda row: fn(*row), rows, batch_size=at_once)
 
 
-def _stack(frames: jax.Array) -> jax.Array:
+def stack(frames: jax.Array) -> jax.Array:
+  """Returns the basis vectors of frames (num, dim, rank), all as columns."""
   num, dim, rank = frames.shape
   return frames.transpose(1, 0, 2).reshape(dim, num * rank)
 
@@ -160,7 +161,7 @@ def _forces(
   """
   everything = _expand(x, action)
   num, _, rank = everything.shape
-  stacked = _stack(everything)
+  stacked = stack(everything)
   index = jnp.arange(num, dtype=jnp.int32)
   bases = sizes.num if action is None else action.bases
 
@@ -190,7 +191,7 @@ def _closest(
     x: jax.Array, sizes: _Sizes, metric: str) -> tuple[jax.Array, jax.Array]:
   """Returns the largest similarity of any two subspaces, and which they are."""
   num, _, rank = x.shape
-  stacked = _stack(x)
+  stacked = stack(x)
   index = jnp.arange(num, dtype=jnp.int32)
 
   def row(n: jax.Array, frame: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from structinit_jax import linalg
+from structinit_jax.grassmann import descent
 from structinit_jax.grassmann import distances
 
 __all__ = ['coordinate_subsets', 'orthogonalize']
@@ -80,11 +81,6 @@ def coordinate_subsets(dim: int, rank: int, num: int) -> np.ndarray:
   return candidates[np.arange(num) * len(candidates) // num]
 
 
-def _stack(frames: jax.Array) -> jax.Array:
-  num, dim, rank = frames.shape
-  return frames.transpose(1, 0, 2).reshape(dim, num * rank)
-
-
 def _determinant4(x: jax.Array) -> jax.Array:
   i, j = np.triu_indices(4, 1)
 
@@ -124,7 +120,7 @@ class _Linearised:
   def __init__(self, frames: jax.Array):
     num = frames.shape[0]
     self.frames = frames
-    self.stacked = _stack(frames)
+    self.stacked = descent.stack(frames)
     self.gram = self.blocks(linalg.matmul(self.stacked.T, self.stacked))
     i, j = np.triu_indices(num, 1)
     overlaps = self.gram[i, j]
@@ -156,7 +152,7 @@ class _Linearised:
 
   def push(self, tangent: jax.Array) -> jax.Array:
     """Returns how fast the values change, a symmetric `(num, num)`."""
-    moved = self.blocks(linalg.matmul(_stack(tangent).T, self.stacked))
+    moved = self.blocks(linalg.matmul(descent.stack(tangent).T, self.stacked))
     half = jnp.sum(self.pull * moved, axis=(-2, -1))
     return half + half.T
 

@@ -74,8 +74,8 @@ def _norms(x: jax.Array, axes: axes_lib.Axes, dtype: Any) -> jax.Array:
   canonical = axes.to_canonical(x.astype(dtype))
   taps = tuple(range(len(batch), len(batch) + len(reduction) - 1))
   norms = jnp.abs(canonical).sum(axis=taps).reshape(_unit_shape(x.shape, axes))
-  # As integers: the order is the same without a sign, NaN is above infinity,
-  # and a sort takes a third of the time.
+  # As integers, which sort faster: the order is the same without a sign, and
+  # NaN is above infinity.
   return jax.lax.bitcast_convert_type(
       norms, jnp.uint64 if norms.dtype == jnp.float64 else jnp.uint32)
 
@@ -138,6 +138,26 @@ def _random(
   return _expand(_all_but_smallest(scores, removed), shape, axes)
 
 
+def _by_layer(
+    sparsity: float, axes: axes_lib.Axes | None,
+    mask: Callable[..., jax.Array],
+) -> Method:
+  """Returns the method that prunes leaf by leaf, all to one sparsity."""
+
+  def method(key: base.Key, params: base.PyTree) -> base.PyTree:
+    names, leaves, treedef = tree.flatten_with_names(params)
+    found = []
+    for name, x in zip(names, leaves, strict=True):
+      view = _view(name, x, axes)
+      removed = _removed(
+          sparsity, _unit_shape(x.shape, view)[1],
+          f'leaf {name!r} of shape {x.shape}')
+      found.append(mask(key, name, x, removed, view))
+    return treedef.unflatten(found)
+
+  return method
+
+
 def local_magnitude(
     sparsity: float, *, axes: axes_lib.Axes | None = None) -> Method:
   r"""LMP: removes the smallest weights of every layer.
@@ -170,19 +190,9 @@ def local_magnitude(
   """
   _check_sparsity(sparsity)
 
-  def method(key: base.Key, params: base.PyTree) -> base.PyTree:
-    del key  # nothing is drawn
-    names, leaves, treedef = tree.flatten_with_names(params)
-    found = []
-    for name, x in zip(names, leaves, strict=True):
-      view = _view(name, x, axes)
-      removed = _removed(
-          sparsity, _unit_shape(x.shape, view)[1],
-          f'leaf {name!r} of shape {x.shape}')
-      found.append(_largest(x, removed, axes=view))
-    return treedef.unflatten(found)
-
-  return method
+  return _by_layer(
+      sparsity, axes, lambda key, name, x, removed, view: _largest(
+          x, removed, axes=view))
 
 
 def global_magnitude(
@@ -256,20 +266,11 @@ def local_random(
   """
   _check_sparsity(sparsity)
 
-  def method(key: base.Key, params: base.PyTree) -> base.PyTree:
-    names, leaves, treedef = tree.flatten_with_names(params)
-    found = []
-    for name, x in zip(names, leaves, strict=True):
-      view = _view(name, x, axes)
-      removed = _removed(
-          sparsity, _unit_shape(x.shape, view)[1],
-          f'leaf {name!r} of shape {x.shape}')
-      # Another key than that of the leaf, which its weights came from.
-      leaf_key = tree.leaf_key(key, f'{name}/mask')
-      found.append(_random(leaf_key, removed, shape=x.shape, axes=view))
-    return treedef.unflatten(found)
-
-  return method
+  # Another key than that of the leaf, which its weights came from.
+  return _by_layer(
+      sparsity, axes, lambda key, name, x, removed, view: _random(
+          tree.leaf_key(key, f'{name}/mask'), removed, shape=x.shape,
+          axes=view))
 
 
 def mask_of(like: Any, key: base.Key, shape: tuple[int, ...]) -> jax.Array:

@@ -5,10 +5,10 @@ m/b outputs, and every block holds a Haar-distributed matrix with orthonormal
 columns (rows, if it has more of them). So $K^T K = I$ ($K K^T = I$ for m > n)
 with a fraction of about 1/b of the weights: at initialization a deep linear
 network is an isometry, however sparse. `topology` says which weights exist,
-`orthogonal_values` samples them without the zeros, `to_dense` and `from_dense`
-map those to a kernel and back. The Initializers are `orthogonal`,
-`delta_orthogonal` and `eco`; their `aux` holds the mask, to be kept by
-`masks.keep_masked`.
+`orthogonal_values` samples them without the zeros, `matmul` and `conv` compute
+with these, `to_dense` and `from_dense` map them to a kernel and back. The
+Initializers are `orthogonal`, `delta_orthogonal` and `eco`; their `aux` holds
+the mask, to be kept by `masks.keep_masked`.
 
 **Which blocks.** With $d = n/b$ inputs an output, output i takes the inputs
 $(d i + r) \bmod n$, $r < d$: 'debruijn'. L layers connect every input to every
@@ -65,6 +65,9 @@ Perceptrons and Convolutional Neural Networks, MSc thesis, Universiti Teknologi
 PETRONAS (2023).
 """
 
+from structinit_jax.sao.compute import conv
+from structinit_jax.sao.compute import matmul
+from structinit_jax.sao.compute import space_to_depth
 from structinit_jax.sao.initializers import delta_orthogonal
 from structinit_jax.sao.initializers import eco
 from structinit_jax.sao.initializers import orthogonal
@@ -84,8 +87,8 @@ from structinit_jax.sao.weights import orthogonal_values
 from structinit_jax.sao.weights import to_dense
 
 __all__ = [
-    'Topology', 'block_graph', 'delta_orthogonal', 'delta_values', 'eco',
-    'eco_values', 'from_dense', 'layers_to_reach', 'load', 'orthogonal',
-    'orthogonal_values', 'ramanujan_gap', 'reachability', 'save', 'spectrum',
-    'to_dense', 'topology',
+    'Topology', 'block_graph', 'conv', 'delta_orthogonal', 'delta_values',
+    'eco', 'eco_values', 'from_dense', 'layers_to_reach', 'load', 'matmul',
+    'orthogonal', 'orthogonal_values', 'ramanujan_gap', 'reachability', 'save',
+    'space_to_depth', 'spectrum', 'to_dense', 'topology',
 ]

@@ -66,7 +66,7 @@ def _encode(layers: Mapping[str, Layer]) -> bytes:
   entries, payload = [], []
   for name, (topology, values) in layers.items():
     dtype, spatial, arrays = _check_layer(name, topology, values)
-    topology.permutation  # noqa: B018  # raises if it was not drawn
+    topologies.check_drawn(topology)
     place = places.setdefault(topology, len(places))
     entries.append([name, place, dtype.name, list(spatial)])
     payload.extend(x.tobytes() for x in arrays)
@@ -143,7 +143,16 @@ def load(
     OSError: if the file cannot be read.
 
   Example:
-    See `save`.
+    >>> import jax, os, tempfile, structinit_jax as si
+    >>> layer = si.sao.Topology((8, 4), 2)
+    >>> values = si.sao.orthogonal_values(jax.random.key(0), layer)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...   file = os.path.join(folder, 'model.sao')
+    ...   si.sao.save(file, {'block': (layer, values)})
+    ...   sorted(si.sao.load(file))
+    ['block']
+
+  Source: as `save`.
   """
   data = pathlib.Path(path).read_bytes()
   try:
@@ -192,7 +201,7 @@ def _parse(
     if (np.sort(order) != np.arange(units)).any():
       raise ValueError(f'the order of topology {len(found)} is no permutation')
     topology = topologies.Topology((n, m), blocks, kind, order.tobytes())
-    topology.permutation  # noqa: B018  # raises if there is none
+    topologies.check_drawn(topology)
     found.append(topology)
   layers = {}
   for name, index, dtype, spatial in header['layers']:

@@ -101,9 +101,7 @@ class Topology:
     """The permuted units in the order of the blocks, int32, or None."""
     if self.kind not in _PERMUTED:
       return None
-    if not self.order:
-      raise ValueError(
-          f'{self} has no permutation; make it by `topology(key, ...)`')
+    check_drawn(self)
     return np.frombuffer(self.order, np.int32)
 
   @property
@@ -186,6 +184,13 @@ class Topology:
         'thesis_gap': 2 * math.sqrt(first - 1) - distinct,
         'layers_to_reach': layers_to_reach([self] * 64) if n == m else None,
     }
+
+
+def check_drawn(topology: Topology) -> None:
+  """Raises ValueError for a topology whose permutation was not drawn."""
+  if topology.kind in _PERMUTED and not topology.order:
+    raise ValueError(
+        f'{topology} has no permutation; make it by `topology(key, ...)`')
 
 
 def _check_shape(shape: base.Shape) -> tuple[int, int]:
@@ -528,6 +533,8 @@ def block_graph(first: Topology, second: Topology) -> np.ndarray:
     >>> layer = si.sao.Topology((4, 4), 2)
     >>> si.sao.block_graph(layer, layer).tolist()
     [[1, 1], [1, 1]]
+
+  Source: this library; of disjoint blocks it is the thesis's mask contracted.
   """
   _check_chain([first, second])
   if 'weighing' in (first.kind, second.kind):
@@ -567,6 +574,9 @@ def ramanujan_gap(first: Topology, second: Topology) -> float:
     >>> layer = si.sao.Topology((16, 16), 4)      # all blocks meet once
     >>> round(si.sao.ramanujan_gap(layer, layer), 4)
     3.4641
+
+  Source: Marcus, Spielman, Srivastava (2015), for the bound of biregular
+    graphs.
   """
   graph = block_graph(first, second).astype(np.float64)
   values = np.linalg.svd(graph, compute_uv=False)
@@ -605,6 +615,8 @@ def reachability(topologies: Sequence[Topology]) -> np.ndarray:
     >>> layer = si.sao.Topology((8, 8), 4)
     >>> [float(si.sao.reachability([layer] * k).mean()) for k in (1, 2, 3)]
     [0.25, 0.5, 1.0]
+
+  Source: Esguerra (2023), section 3.5.1.2.
   """
   _check_chain(topologies)
   reached = np.eye(topologies[0].shape[0], dtype=bool)

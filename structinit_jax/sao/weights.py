@@ -388,6 +388,8 @@ def to_dense(
     >>> si.sao.to_dense([jnp.ones((2, 1, 2))], si.sao.Topology((2, 4), 2)
     ...                 ).tolist()
     [[1.0, 0.0, 1.0, 0.0], [0.0, 1.0, 0.0, 1.0]]
+
+  Source: Esguerra (2023), Algorithm 2.
   """
   return scatter(values, topology, topology.permutation)
 
@@ -411,6 +413,8 @@ def from_dense(kernel: jax.Array, topology: topologies.Topology) -> Values:
     >>> [x.tolist() for x in si.sao.from_dense(
     ...     jnp.arange(8).reshape(2, 4), si.sao.Topology((2, 4), 2))]
     [[[[0, 2]], [[5, 7]]]]
+
+  Source: the inverse of `to_dense`.
   """
   if kernel.shape[-2:] != topology.shape:
     raise ValueError(

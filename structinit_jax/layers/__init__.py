@@ -1,0 +1,22 @@
+"""Flax Linen layers that exploit the structure; needs flax.
+
+Thin wrappers of pure functions of the families, which other frameworks call
+themselves:
+
+* `SAODense`, `SAOConv`, `SAOStack`: sparse orthogonal layers that store and
+  compute with their nonzeros, by `sao.matmul` and `sao.conv`;
+* `ECOConv`, `SOCConv`: convolutions that stay orthogonal while they train;
+* `maxmin`, `crelu`: activations that keep norms.
+"""
+
+from structinit_jax.layers.activations import crelu
+from structinit_jax.layers.activations import maxmin
+from structinit_jax.layers.orthogonal_convs import ECOConv
+from structinit_jax.layers.orthogonal_convs import SOCConv
+from structinit_jax.layers.sao import SAOConv
+from structinit_jax.layers.sao import SAODense
+from structinit_jax.layers.sao import SAOStack
+
+__all__ = [
+    'ECOConv', 'SAOConv', 'SAODense', 'SAOStack', 'SOCConv', 'crelu', 'maxmin',
+]

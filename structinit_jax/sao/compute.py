@@ -1,0 +1,356 @@
+r"""Products and convolutions with sparse kernels, from their values alone.
+
+With features as rows, the inputs of a 'debruijn' layer are its blocks' inputs
+already: a reshape (b, d, batch), one batched product, a transpose. The other
+kinds first rename or copy rows. All of it is ordinary JAX, linear in both
+arguments: gradients of any order, forward and reverse, `vmap`, `scan`. XLA's
+own transposes are as fast as hand-written ones if the gather moves whole rows
+and says that it repeats none, so the scatter behind it is a copy.
+"""
+
+from collections.abc import Sequence
+import itertools
+import math
+from typing import Any
+
+import jax
+from jax import lax
+import jax.numpy as jnp
+import numpy as np
+
+from structinit_jax.sao import topologies
+from structinit_jax.sao import weighing
+
+__all__ = ['conv', 'matmul', 'space_to_depth']
+
+_Runs = Sequence[tuple[int, int]]  # count, size of a block
+# Patches made at a time: on CPU what its caches hold, and far below the 32 MiB
+# from which glibc returns a buffer after every call, to be cleared page by page
+# in the next.
+_PATCH_BYTES = {'cpu': 2**23}
+_PATCH_BYTES_ELSEWHERE = 2**28
+
+
+def _take(x: jax.Array, rows: np.ndarray) -> jax.Array:
+  return x.at[rows].get(unique_indices=True, mode='promise_in_bounds')
+
+
+def _split(x: jax.Array, runs: _Runs, strided: bool) -> list[jax.Array]:
+  """Cuts rows (n, k) into blocks, an array (count, size, k) for every run.
+
+  Row r of block p lies at `s_p + r`, or, `strided`, at `r * blocks + p`.
+  """
+  if not strided:
+    ends = itertools.accumulate(count * size for count, size in runs)
+    parts = jnp.split(x, list(ends)[:-1])
+    return [part.reshape(*run, -1)
+            for part, run in zip(parts, runs, strict=True)]
+  blocks = sum(count for count, _ in runs)
+  least = min(size for _, size in runs)
+  body = x[:least * blocks].reshape(least, blocks, -1)
+  tail = x[least * blocks:][None]
+  found, first = [], 0
+  for count, size in runs:
+    part = body[:, first:first + count]
+    if size > least:
+      part = jnp.concatenate([part, tail[:, first:first + count]])
+    found.append(part.swapaxes(0, 1))
+    first += count
+  return found
+
+
+def _join(parts: Sequence[jax.Array], strided: bool) -> jax.Array:
+  """Undoes `_split`."""
+  if not strided:
+    return jnp.concatenate([lax.collapse(part, 0, 2) for part in parts])
+  least = min(part.shape[1] for part in parts)
+  body = jnp.concatenate([part[:, :least] for part in parts])
+  tail = [part[:, least] for part in parts if part.shape[1] > least]
+  return jnp.concatenate([lax.collapse(body.swapaxes(0, 1), 0, 2), *tail])
+
+
+def _inputs(x: jax.Array, topology: topologies.Topology) -> list[jax.Array]:
+  """Returns what the blocks of every run take of rows (n, k): (count, d, k)."""
+  b = topology.blocks
+  if topology.kind == 'weighing':
+    x = x.reshape(b, len(x) // b, -1)
+    # Of one column of `develop` every row is a permutation.
+    return [jnp.concatenate(
+        [_take(x, rows) for rows in weighing.develop(b)[0].T], axis=1)]
+  order = topology.permutation
+  if order is not None and not topology.transposed:
+    x = _take(x, order)
+  runs = [(count, d) for count, d, _ in topology.groups]
+  return _split(x, runs, strided=topology.transposed)
+
+
+def _outputs(
+    parts: Sequence[jax.Array], topology: topologies.Topology) -> jax.Array:
+  """Returns rows (m, k) of the blocks' outputs, (count, c, k)."""
+  y = _join(parts, strided=not topology.transposed)
+  order = topology.permutation
+  if order is not None and topology.transposed:
+    y = _take(y, np.argsort(order).astype(np.int32))
+  return y
+
+
+def _matrices(
+    values: Sequence[jax.Array], topology: topologies.Topology, ndim: int
+) -> list[jax.Array]:
+  """Returns the matrix of every block, of all taps: (count, taps * d, c)."""
+  shapes = [x.shape for x in values]
+  if [shape[-3:] for shape in shapes] != list(topology.groups) or any(
+      len(shape) != ndim + 3 for shape in shapes):
+    raise ValueError(
+        f'values of shapes {shapes} are not those of {topology}: they need '
+        f'{ndim} spatial axes, and then {topology.groups}')
+  if topology.kind == 'weighing':
+    ((_, d, c),), b = topology.groups, topology.blocks
+    values = [x.reshape(*x.shape[:-3], b, -1, c) for x in values]
+  found = []
+  for x in values:
+    *_, count, d, c = x.shape
+    x = jnp.moveaxis(x.reshape(-1, count, d, c), 0, 1)
+    found.append(x.reshape(count, -1, c))
+  return found
+
+
+def _check_inputs(
+    x: jax.Array, axis: int, topology: topologies.Topology) -> None:
+  if x.shape[axis] != topology.shape[0]:
+    raise ValueError(
+        f'x of shape {x.shape}: axis {axis} has {x.shape[axis]} features; '
+        f'{topology} takes {topology.shape[0]}')
+
+
+def matmul(
+    x: jax.Array, values: Sequence[jax.Array], topology: topologies.Topology,
+    *, axis: int = -1, precision: Any = None,
+) -> jax.Array:
+  r"""Multiplies by a sparse kernel, `x @ to_dense(values, topology)`.
+
+  It takes `2 nnz` operations a row instead of `2 n m`. Features are worked on
+  as rows: with `axis=0` a stack of layers needs no transpose, with `axis=-1`
+  each pays two.
+
+  Args:
+    x: array with the features, `in` of them, on `axis`.
+    values: arrays (count, d, c), one for every run of `topology.groups`, as
+      `orthogonal_values` and `from_dense` return them.
+    topology: a Topology.
+    axis: of the features.
+    precision: as of `jax.lax.dot`.
+
+  Returns:
+    Array of x's shape, but `out` features.
+
+  Raises:
+    ValueError: for another number of features, or values of other shapes.
+
+  Example:
+    >>> import jax, structinit_jax as si
+    >>> layer = si.sao.Topology((256, 128), 32)
+    >>> values = si.sao.orthogonal_values(jax.random.key(0), layer)
+    >>> x = jax.random.normal(jax.random.key(1), (5, 256))
+    >>> y = si.sao.matmul(x, values, layer)
+    >>> bool(abs(y - x @ si.sao.to_dense(values, layer)).max() < 1e-5)
+    True
+    >>> bool((si.sao.matmul(x.T, values, layer, axis=0) == y.T).all())
+    True
+
+  Source: this library; the masks are those of Esguerra (2023), Algorithm 1.
+  """
+  _check_inputs(x, axis, topology)
+  matrices = _matrices(values, topology, 0)
+  rows = jnp.moveaxis(x, axis, 0)
+  parts = _inputs(rows.reshape(rows.shape[0], -1), topology)
+  y = _outputs([
+      jnp.einsum('pdc,pdk->pck', matrix, part, precision=precision)
+      for matrix, part in zip(matrices, parts, strict=True)], topology)
+  return jnp.moveaxis(
+      y.reshape(topology.shape[1], *rows.shape[1:]), 0, axis)
+
+
+def _tuple(value: int | Sequence[int], ndim: int, name: str) -> tuple[int, ...]:
+  found = (value,) * ndim if isinstance(value, int) else tuple(value)
+  if len(found) != ndim or any(size < 1 for size in found):
+    raise ValueError(
+        f'{name}={value} must be a positive int, or {ndim} of them, one for '
+        'every spatial axis of the kernel')
+  return found
+
+
+def conv(
+    x: jax.Array, values: Sequence[jax.Array], topology: topologies.Topology,
+    *, strides: int | Sequence[int] = 1,
+    padding: str | Sequence[tuple[int, int]] = 'SAME',
+    dilation: int | Sequence[int] = 1, precision: Any = None,
+) -> jax.Array:
+  """Convolves with sparse kernels, from the values that exist.
+
+  What `lax.conv_general_dilated` does with `to_dense(values, topology)`, in
+  `density` times the operations: channels become rows, the taps of a block's
+  channels its inputs, and one batched product is left. The patches are made of
+  some images at a time, and again in the backward pass, so none are stored.
+
+  Args:
+    x: images (*batch, *spatial, in).
+    values: arrays (*kernel, count, d, c), one for every run of
+      `topology.groups`, as `delta_values` and `eco_values` return them; the
+      axes of `kernel` are as many as those of `spatial`.
+    topology: of the channels (in, out).
+    strides: one for all spatial axes, or one each.
+    padding: 'SAME', 'VALID', 'CIRCULAR' (as in `flax.linen.Conv`) or pairs.
+    dilation: of the kernel; one for all axes, or one each.
+    precision: as of `jax.lax.dot`.
+
+  Returns:
+    Images (*batch, *spatial, out).
+
+  Raises:
+    ValueError: for another number of channels, values of other shapes, strides
+      or a dilation that do not fit them, or a padding that is unknown.
+
+  Example:
+    >>> import jax, structinit_jax as si
+    >>> layer = si.sao.Topology((64, 32), 16)
+    >>> values = si.sao.delta_values(jax.random.key(0), layer, (3, 3))
+    >>> x = jax.random.normal(jax.random.key(1), (2, 8, 8, 64))
+    >>> y = si.sao.conv(x, values, layer)
+    >>> z = jax.lax.conv_general_dilated(
+    ...     x, si.sao.to_dense(values, layer), (1, 1), 'SAME',
+    ...     dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
+    >>> y.shape, bool(abs(y - z).max() < 1e-5)
+    ((2, 8, 8, 32), True)
+
+  Source: this library; the kernels are those of Esguerra (2023), 3.4.4.
+  """
+  _check_inputs(x, -1, topology)
+  kernel = values[0].shape[:-3]
+  ndim = len(kernel)
+  matrices = _matrices(values, topology, ndim)
+  if x.ndim <= ndim:
+    raise ValueError(
+        f'x of shape {x.shape}: kernels of shape {kernel} are for images '
+        f'(*batch, *spatial, {topology.shape[0]}), {ndim} spatial axes')
+  strides = _tuple(strides, ndim, 'strides')
+  dilation = _tuple(dilation, ndim, 'dilation')
+  windows = [(k - 1) * step + 1
+             for k, step in zip(kernel, dilation, strict=True)]
+  batch, spatial = x.shape[:-ndim - 1], x.shape[-ndim - 1:-1]
+  pads = _pads(padding, spatial, windows, strides)
+  out = tuple(
+      (size + sum(pad) - window) // stride + 1 for size, pad, window, stride
+      in zip(spatial, pads, windows, strides, strict=True))
+  if min(out, default=1) < 1:
+    raise ValueError(
+        f'x of shape {x.shape}: a kernel that spans {tuple(windows)} pixels '
+        f'does not fit with padding={padding!r}; the smallest image that works '
+        f'is {tuple(w - sum(p) for w, p in zip(windows, pads, strict=True))}')
+
+  @jax.checkpoint
+  def some(images: jax.Array, matrices: list[jax.Array]) -> jax.Array:
+    channels = jnp.moveaxis(images, (-1, 0), (0, -1))
+    channels = jnp.pad(
+        channels, [(0, 0), *pads, (0, 0)],
+        mode='wrap' if padding == 'CIRCULAR' else 'constant')
+    inner = channels.shape[1:]
+    products = []
+    for matrix, part in zip(
+        matrices, _inputs(channels.reshape(len(channels), -1), topology),
+        strict=True):
+      count = len(part)
+      part = part.reshape(count, part.shape[1], *inner)
+      patches = [
+          lax.slice(part, (0, 0, *start, 0),
+                    (*part.shape[:2], *stop, inner[-1]), (1, 1, *strides, 1))
+          .reshape(count, part.shape[1], -1)
+          for start, stop in _taps(kernel, dilation, strides, out)]
+      products.append(jnp.einsum(
+          'pdc,pdk->pck', matrix, jnp.concatenate(patches, axis=1),
+          precision=precision))
+    y = _outputs(products, topology)
+    y = y.reshape(topology.shape[1], *out, inner[-1])
+    return jnp.moveaxis(y, (0, -1), (-1, 0))
+
+  images = x.reshape(-1, *x.shape[-ndim - 1:])
+  size = _chunk(len(images), x.dtype.itemsize * math.prod(out) * sum(
+      matrix.shape[0] * matrix.shape[1] for matrix in matrices))
+  if size == len(images):
+    y = some(images, matrices)
+  else:
+    y = lax.map(lambda part: some(part, matrices),
+                images.reshape(-1, size, *images.shape[1:]))
+  return y.reshape(*batch, *out, topology.shape[1])
+
+
+def _pads(
+    padding: str | Sequence[tuple[int, int]], spatial: Sequence[int],
+    windows: Sequence[int], strides: Sequence[int],
+) -> Sequence[tuple[int, int]]:
+  if padding == 'CIRCULAR':
+    return [((window - 1) // 2, window // 2) for window in windows]
+  if padding in ('SAME', 'VALID'):
+    return lax.padtype_to_pads(spatial, windows, strides, padding)
+  if isinstance(padding, str) or len(padding) != len(spatial):
+    raise ValueError(
+        f"padding={padding!r} is neither 'SAME', 'VALID', 'CIRCULAR' nor "
+        f'{len(spatial)} pairs, one for every spatial axis of the kernel')
+  return [(int(low), int(high)) for low, high in padding]
+
+
+def _taps(
+    kernel: Sequence[int], dilation: Sequence[int], strides: Sequence[int],
+    out: Sequence[int],
+) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+  """Returns the start and stop of what every tap sees."""
+  found = []
+  for tap in itertools.product(*map(range, kernel)):
+    start = tuple(t * step for t, step in zip(tap, dilation, strict=True))
+    found.append((start, tuple(
+        first + (size - 1) * stride + 1 for first, size, stride
+        in zip(start, out, strides, strict=True))))
+  return found
+
+
+def _chunk(images: int, bytes_each: int) -> int:
+  """Returns how many images to work on at a time, a divisor of them all."""
+  limit = _PATCH_BYTES.get(jax.default_backend(), _PATCH_BYTES_ELSEWHERE)
+  return max((size for size in range(1, images + 1)
+              if images % size == 0 and size * bytes_each <= limit),
+             default=min(images, 1))
+
+
+def space_to_depth(x: jax.Array, size: int) -> jax.Array:
+  """Moves squares of pixels into channels: a stride that loses nothing.
+
+  An orthogonal convolution of the result is an orthogonal convolution of stride
+  `size`; with an ordinary stride it is none.
+
+  Args:
+    x: images (..., height, width, channels).
+    size: of the squares; it has to divide height and width.
+
+  Returns:
+    Array (..., height / size, width / size, size * size * channels).
+
+  Raises:
+    ValueError: if it does not; the message names the nearest image that works.
+
+  Example:
+    >>> import jax.numpy as jnp, structinit_jax as si
+    >>> x = jnp.arange(16).reshape(4, 4, 1)
+    >>> si.sao.space_to_depth(x, 2)[0].tolist()
+    [[0, 1, 4, 5], [2, 3, 6, 7]]
+
+  Source: Esguerra (2023), section 3.4.4.2.
+  """
+  *batch, height, width, channels = x.shape
+  if height % size or width % size:
+    near = tuple(max(1, round(n / size)) * size for n in (height, width))
+    raise ValueError(
+        f'image of shape {x.shape}: {size} has to divide height and width; the '
+        f'nearest that works is {near[0]}x{near[1]}')
+  x = x.reshape(*batch, height // size, size, width // size, size, channels)
+  x = jnp.moveaxis(x, -4, -3)
+  return x.reshape(*batch, height // size, width // size, -1)
