@@ -80,6 +80,7 @@ class _RawFormat:
   test_files: tuple[str, ...]
   label_bytes: int
   urls: tuple[tuple[str, str], ...]  # (address, MD5)
+  form: str = 'plain, .gz or .xz'
 
 
 def _open(path: pathlib.Path) -> bytes:
@@ -193,6 +194,41 @@ def _read_cifar_split(
   return np.concatenate(images), np.concatenate(labels)
 
 
+def _read_png_split(
+    raw: _RawFormat, folder: pathlib.Path, stems: tuple[str, ...],
+    size: int, allow_partial: bool, exclude: dict[str, set[int]],
+) -> tuple[np.ndarray, np.ndarray]:
+  """Reads a folder of PNG files a class, in the order of the names."""
+  del exclude  # no set of PNG files lists inexact images
+  from PIL import Image
+  paths, labels = [], []
+  want = size // len(stems)
+  for label, stem in enumerate(stems):
+    found = sorted((folder / stem).glob('*.png'))
+    if len(found) != want and not (allow_partial and len(found) < want):
+      raise ValueError(
+          f'{folder / stem} holds {len(found)} PNG files; expected {want}, '
+          'or fewer with --config.allow_partial')
+    paths += found
+    labels += [label] * len(found)
+  if not paths:
+    raise ValueError(f'{folder} holds no PNG files in {", ".join(stems)}')
+  images = np.empty((len(paths), *raw.shape), np.uint8)
+  for i, path in enumerate(paths):
+    try:
+      with Image.open(path) as picture:
+        image = np.asarray(picture.convert('RGB'))  # some are grey
+    except (OSError, SyntaxError) as error:
+      raise ValueError(
+          f'{path} is truncated or corrupted ({error}); expected a complete '
+          'PNG file. Fetch the file again') from error
+    if image.shape != raw.shape:
+      raise ValueError(
+          f'{path} holds an image of shape {image.shape}; expected {raw.shape}')
+    images[i] = image
+  return images, np.array(labels)
+
+
 def _idx_format(urls: tuple[tuple[str, str], ...], folder: str) -> _RawFormat:
   return _RawFormat(
       num_classes=10, train_size=60000, test_size=10000, shape=(28, 28, 1),
@@ -208,6 +244,9 @@ def _idx_urls(address: str, md5s: tuple[str, ...]) -> Any:
   return tuple((f'{address}/{file}-ubyte.gz', md5)
                for file, md5 in zip(files, md5s, strict=True))
 
+
+_CINIC_CLASSES = ('airplane', 'automobile', 'bird', 'cat', 'deer', 'dog',
+                  'frog', 'horse', 'ship', 'truck')
 
 _RAW = {
     'mnist': _idx_format(_idx_urls(
@@ -238,6 +277,15 @@ _RAW = {
         train_files=('train.bin',), test_files=('test.bin',), label_bytes=2,
         urls=(('https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz',
                '03b5dce01913d631647c71ecec9e9cb8'),)),
+    # Its third split, valid, is left alone.
+    'cinic10': _RawFormat(
+        num_classes=10, train_size=90000, test_size=90000, shape=(32, 32, 3),
+        folders=('cinic10', 'CINIC-10'), read=_read_png_split,
+        train_files=tuple(f'train/{name}' for name in _CINIC_CLASSES),
+        test_files=tuple(f'test/{name}' for name in _CINIC_CLASSES),
+        label_bytes=0, form='folders of PNG files',
+        urls=(('https://datashare.ed.ac.uk/bitstream/handle/10283/3192/'
+               'CINIC-10.tar.gz', '6ee4d0c996905fe93221de577967a372'),)),
 }
 
 
@@ -295,7 +343,7 @@ def _raw_folder(raw: _RawFormat, root: pathlib.Path) -> pathlib.Path | None:
   if root.name in raw.folders or root.name not in others:
     folders.append(root)
   for folder in folders:
-    if any(_find(folder, stem) for stem in marks):
+    if any(_find(folder, stem) or (folder / stem).is_dir() for stem in marks):
       return folder
   return None
 
@@ -382,7 +430,7 @@ def load(
   Args:
     name: a name in `registry.DATASETS`.
     data_dir: folder with the published raw files, or with a folder of them
-      called like the data set; plain, .gz or .xz.
+      called like the data set; plain, .gz or .xz, or as folders of PNG files.
     tfds_dir: folder of prepared TFDS data sets; `~/tensorflow_datasets` if
       None.
     download: whether the published files may be downloaded.
@@ -470,8 +518,8 @@ def _raw_loader(name: str) -> Callable[..., Dataset]:
     raise ValueError(
         f'data set {name!r} is nowhere to be had ({"; ".join(tried)}). Three '
         f'ways to get it: (1) --config.data_dir=DIR, where DIR/{name} holds '
-        f'{files}, plain, .gz or .xz; (2) a set prepared by TFDS in '
-        f'array_record format, in ~/tensorflow_datasets or '
+        f'{files}, {raw.form}; (2) a set prepared by TFDS in array_record '
+        'format, in ~/tensorflow_datasets or '
         '--config.tfds_dir; (3) a network, to download the published files. '
         'The data set digits needs none of them')
 

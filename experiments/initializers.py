@@ -1,6 +1,7 @@
 """The initializers that a config can name, each a recipe for a whole model."""
 
 from collections.abc import Callable
+from collections.abc import Sequence
 import dataclasses
 import functools
 import re
@@ -10,6 +11,7 @@ import jax
 
 from experiments import registry
 import structinit_jax as si
+from structinit_jax import base
 
 __all__ = ['Recipe', 'make']
 
@@ -24,26 +26,60 @@ class Recipe:
     rules: ordered `(regex, initializer)` pairs, as for `si.partition`. Rules
       that a model has no use for are left out.
     frozen: regular expression of the leaves that are not trained.
+    prune: rules of `si.pruning.prune` for the trained model, which is then
+      trained for as many epochs again.
   """
 
   rules: tuple[tuple[str, Any], ...]
   frozen: str | None = None
+  prune: tuple[tuple[str, si.pruning.Method], ...] = ()
 
   def build(self, shapes: Any) -> tuple[si.StructuredInit, Any]:
     """Returns the InitFn for these shapes and the labels of every leaf."""
-    left = si.leaf_names(shapes)
-    rules = []
-    for pattern, initializer in self.rules:
-      taken = [name for name in left if re.fullmatch(pattern, name)]
-      if taken:
-        rules.append((pattern, initializer))
-        left = [name for name in left if name not in taken]
+    rules = _used(self.rules, shapes)
     freeze = [(self.frozen, FREEZE)] if self.frozen else []
     if all(re.fullmatch(p, name) for p, _ in freeze
            for name in si.leaf_names(shapes)) and freeze:
       raise ValueError(f'{self.frozen!r} freezes every leaf: nothing to train')
     return (si.partition(rules),
             si.labels(shapes, [*freeze, ('.*', TRAIN)]))
+
+  def masks(self, key: jax.Array, params: Any) -> Any:
+    """Returns what `prune` keeps of trained parameters."""
+    return si.pruning.prune(key, params, _used(self.prune, params))
+
+
+def _used(
+    rules: Sequence[tuple[str, Any]], shapes: Any) -> list[tuple[str, Any]]:
+  left = si.leaf_names(shapes)
+  used = []
+  for pattern, value in rules:
+    taken = [name for name in left if re.fullmatch(pattern, name)]
+    if taken:
+      used.append((pattern, value))
+      left = [name for name in left if name not in taken]
+  return used
+
+
+# By the number of axes: layers that a scan stacks have one more.
+_AXES = {3: si.Axes((-2,), (-1,)), 5: si.Axes((-4, -3, -2), (-1,))}
+
+
+def _by_rank(dense: Any, conv: Any | None = None) -> base.LeafInit:
+  """Returns the Initializer of dense kernels and convolutions, also stacked."""
+
+  def of(shape: Sequence[int]) -> Any:
+    chosen = dense if len(shape) <= 3 or conv is None else conv
+    axes = _AXES.get(len(shape))
+    return chosen if axes is None else si.with_axes(chosen, axes)
+
+  def structure(key: jax.Array, shape: tuple[int, ...]) -> dict[str, Any]:
+    initializer = of(shape)
+    return initializer.aux(key, shape) if hasattr(initializer, 'aux') else {}
+
+  label = f'{dense!r}' if conv is None else f'{dense!r}, {conv!r}'
+  return base.LeafInit(
+      label, lambda key, shape, dtype: of(shape)(key, shape, dtype), structure)
 
 
 # Biases, and the shifts and scales of normalisation, begin as the identity.
@@ -65,7 +101,7 @@ def _recipe(
   layer = 'stem' if where == 'all' else where
   frozen = f'{layer}/.*' if freeze else None
   if where == 'all':
-    return Recipe(((r'.*kernel', initializer), *_REST), frozen)
+    return Recipe(((r'.*kernel', _by_rank(initializer)), *_REST), frozen)
   rest = registry.INITIALIZERS.build(body).rules
   return Recipe(((f'{layer}/kernel', initializer), *rest), frozen)
 
@@ -82,9 +118,130 @@ def _plain(maker: Callable[[], Any]) -> Callable[..., Recipe]:
 
 def _delta_orthogonal(scale: float = 2**0.5) -> Recipe:
   """Delta-orthogonal convolutions, orthogonal dense layers (gain for ReLU)."""
-  return Recipe((
-      (r'(stem|conv).*kernel', jax.nn.initializers.delta_orthogonal(scale)),
-      (r'.*kernel', jax.nn.initializers.orthogonal(scale)), *_REST))
+  return Recipe(((r'.*kernel', _orthogonal(scale)), *_REST))
+
+
+_CONVS = {'delta': si.sao.delta_orthogonal, 'eco': si.sao.eco}
+
+
+def _orthogonal(
+    gain: float, looks_linear: bool = False, conv: str = 'delta'
+) -> base.LeafInit:
+  """Dense kernels and convolutions that are orthogonal, without zeros."""
+  return _by_rank(*_structure(
+      None, 1.0, 'debruijn', conv, gain=gain,
+      looks_linear='in' if looks_linear else 'none'))
+
+
+def _sparse(
+    kernels: Any, values: Any = None, *, gain: float,
+    prune: si.pruning.Method | None = None,
+) -> Recipe:
+  """Puts a sparse initializer on all layers but the first and the last.
+
+  Convolutions that are orthogonal whatever their kernel, `soc_0`, stay dense.
+  """
+  dense = r'(stem|head|soc_\d+)/.*kernel'
+  rules = [(dense, _orthogonal(gain)), *_REST, (r'.*kernel', kernels)]
+  if values is not None:
+    rules.append((r'.*values.*', values))
+  return Recipe(tuple(rules), prune=() if prune is None else (
+      (rf'{dense}|.*(bias|scale)', si.pruning.dense), (r'.*', prune)))
+
+
+def _structure(
+    degree: int | None, density: float | None, kind: str, conv: str = 'delta',
+    shared: bool = False, **options: Any,
+) -> tuple[Any, Any]:
+  """SAO's dense kernels and convolutions; `shared` has one topology a shape."""
+  if conv not in _CONVS:
+    raise ValueError(f"conv={conv!r} must be 'delta' or 'eco'")
+
+  def make(maker: Callable[..., Any]) -> Any:
+    if not shared:
+      return maker(degree=degree, density=density, kind=kind, **options)
+
+    def of(shape: tuple[int, ...]) -> Any:
+      inputs = shape[-2] // (2 if options.get('looks_linear') == 'in' else 1)
+      with jax.ensure_compile_time_eval():
+        topology = si.sao.topology(
+            jax.random.key(0), (inputs, shape[-1]), degree=degree,
+            density=density, kind=kind)
+      return maker(topology=topology, **options)
+
+    return base.LeafInit(
+        maker.__name__, lambda key, shape, dtype: of(shape)(key, shape, dtype),
+        lambda key, shape: of(shape).aux(key, shape))
+
+  return make(si.sao.orthogonal), make(_CONVS[conv])
+
+
+def _sao(
+    degree: int | None = None, density: float | None = None,
+    kind: str = 'debruijn', conv: str = 'delta', gain: float = 1.0,
+    looks_linear: bool = False, tied: bool = False, shared: bool = False,
+) -> Recipe:
+  """SAO; the first and the last layer are dense and orthogonal."""
+  blocks = {'gain': gain, 'tied': tied}
+  stack = si.sao.blocks(looks_linear=looks_linear, **blocks)
+  # Of sparse layers that store their values, those in a stack are dense ones.
+  values = si.sao.blocks('eco', frequencies='complex', **blocks)
+  kernels = _structure(
+      degree, density, kind, conv, shared, gain=gain, tied=tied,
+      looks_linear='in' if looks_linear else 'none')
+  recipe = _sparse(_by_rank(*kernels), values, gain=gain)
+  return Recipe(((r'hidden/values.*', stack), *recipe.rules))
+
+
+def _pruned(make: Callable[[float], Any]) -> Callable[..., Recipe]:
+  """Returns recipes of a pruning method, -S or (`trained`) -T."""
+
+  def recipe(
+      density: float, trained: bool = False, conv: str = 'delta',
+      gain: float = 1.0, looks_linear: bool = False) -> Recipe:
+    weights = _orthogonal(gain, looks_linear, conv)
+    method = make(1 - density)
+    if trained:
+      return _sparse(weights, gain=gain, prune=method)
+    return _sparse(si.pruning.from_scratch(method, weights), gain=gain)
+
+  return recipe
+
+
+def _ramanujan(
+    degree: int | None = None, density: float | None = None,
+    kind: str = 'debruijn', trained: bool = False, conv: str = 'delta',
+    gain: float = 1.0, looks_linear: bool = False,
+) -> Recipe:
+  """SAO's mask on an orthogonal network, at the start or after training."""
+  like = _structure(degree, density, kind,
+                    looks_linear='in' if looks_linear else 'none')
+  weights = _orthogonal(gain, looks_linear, conv)
+  method = si.pruning.ramanujan(_by_rank(*like))
+  if trained:
+    return _sparse(weights, gain=gain, prune=method)
+  return _sparse(si.pruning.from_scratch(method, weights), gain=gain)
+
+
+def _independent(maker: Callable[..., Any]) -> Callable[..., Recipe]:
+  """Returns recipes of independent values on SAO's mask."""
+
+  def recipe(
+      degree: int | None = None, density: float | None = None,
+      kind: str = 'debruijn', scale: str = 'none', gain: float = 1.0,
+      looks_linear: bool = False,
+  ) -> Recipe:
+    structures = _structure(degree, density, kind,
+                            looks_linear='in' if looks_linear else 'none')
+    return _sparse(_by_rank(*(
+        maker(like, scale=scale, gain=gain) for like in structures)), gain=gain)
+
+  return recipe
+
+
+def _givens(density: float, gain: float = 1.0) -> Recipe:
+  return _sparse(
+      _by_rank(si.pruning.givens(density=density, gain=gain)), gain=gain)
 
 
 def _only(where: str, maker: Callable[..., Any]) -> Callable[..., Recipe]:
@@ -98,7 +255,17 @@ def _only(where: str, maker: Callable[..., Any]) -> Callable[..., Recipe]:
 
 for _name, _maker in _INITIALIZERS.items():
   registry.INITIALIZERS[_name] = _plain(_maker)
+for _name, _method in (
+    ('gmp', si.pruning.global_magnitude), ('lmp', si.pruning.local_magnitude),
+    ('lrp', si.pruning.local_random)):
+  registry.INITIALIZERS[_name] = _pruned(
+      functools.partial(_method, axes=_AXES))
 registry.INITIALIZERS['delta_orthogonal'] = _delta_orthogonal
+registry.INITIALIZERS['eoi'] = _givens
+registry.INITIALIZERS['rg'] = _ramanujan
+registry.INITIALIZERS['rg_normal'] = _independent(si.pruning.normal)
+registry.INITIALIZERS['rg_uniform'] = _independent(si.pruning.uniform)
+registry.INITIALIZERS['sao'] = _sao
 registry.INITIALIZERS['dictionary'] = _only('stem', si.grassmann.dictionary)
 registry.INITIALIZERS['grassmann'] = _only('stem', si.grassmann.packing)
 registry.INITIALIZERS['simplex_head'] = _only(

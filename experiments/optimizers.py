@@ -4,6 +4,7 @@ Weight decay is the L2 penalty of the papers (and of PyTorch's optimizers):
 `weight_decay * params` joins the gradient before the optimizer sees it.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import optax
@@ -34,9 +35,30 @@ def _step(peak: float, total: int, epoch: int, every: int = 10,
       peak, transition_steps=every * epoch, decay_rate=factor, staircase=True)
 
 
-def _cosine(peak: float, total: int, epoch: int) -> optax.Schedule:
-  del epoch
-  return optax.cosine_decay_schedule(peak, total)
+def _multistep(peak: float, total: int, epoch: int, at: Sequence[int],
+               factor: float = 0.1) -> optax.Schedule:
+  del total
+  if not 0 < factor < float('inf') or min(at, default=1) < 1:
+    raise ValueError(
+        f'schedule multistep: at={at} must be epochs from 1 on and '
+        f'factor={factor} positive')
+  return optax.piecewise_constant_schedule(
+      peak, {when * epoch: factor for when in at})
+
+
+def _cosine(peak: float, total: int, epoch: int, warmup: int = 0,
+            final: float = 0.0) -> optax.Schedule:
+  if not 0 <= warmup * epoch < total or not 0 <= final <= peak:
+    raise ValueError(
+        f'schedule cosine: warmup={warmup} must be fewer epochs than all, and '
+        f'final={final} lie between 0 and the learning rate {peak}')
+  start = warmup * epoch
+  cosine = optax.cosine_decay_schedule(
+      peak, total - start, final / peak if peak else 0.0)
+  if not start:
+    return cosine
+  return optax.join_schedules(
+      [optax.linear_schedule(0.0, peak, start), cosine], [start])
 
 
 registry.OPTIMIZERS['sgd'] = _sgd
@@ -44,6 +66,7 @@ registry.OPTIMIZERS['adam'] = optax.adam
 registry.OPTIMIZERS['adadelta'] = optax.adadelta
 registry.SCHEDULES['constant'] = _constant
 registry.SCHEDULES['step'] = _step
+registry.SCHEDULES['multistep'] = _multistep
 registry.SCHEDULES['cosine'] = _cosine
 
 

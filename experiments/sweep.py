@@ -75,14 +75,21 @@ def compare(
       results.RunDirectory(workdir, config.to_dict())) as runs:
     done = {label: runs.finished(label, expression)
             for label, expression, _ in entries}
-    left = sum(len(set(range(config.seeds)) - seeds) for seeds in done.values())
-    with progress.bar('training', left * config.epochs) as advance:
+    left = sum(
+        len(set(range(config.seeds)) - done[label]) * _epochs(config, recipe)
+        for label, _, recipe in entries)
+    with progress.bar('training', left) as advance:
       for label, expression, recipe in entries:
         for seeds in _blocks(config, trainer, recipe, done[label]):
           _run_block(config, dataset, trainer, runs, label, expression,
                      recipe, seeds, advance)
       runs.delete('checkpoints')
   return results.of_config(results.read_records(workdir), config)
+
+
+def _epochs(config: Any, recipe: initializers.Recipe) -> int:
+  """Returns how long to train: as long again after pruning."""
+  return config.epochs * (2 if recipe.prune else 1)
 
 
 def _blocks(
@@ -126,7 +133,10 @@ def _run_block(
     advance(epoch * len(seeds))
   program, compile_seconds = trainer.compile_epoch(recipe, state)
   last_save = time.monotonic()
-  while epoch < config.epochs:
+  epochs = _epochs(config, recipe)
+  while epoch < epochs:
+    if recipe.prune and epoch == config.epochs:
+      state = trainer.prune(recipe, state)
     start = time.perf_counter()
     state, (loss, accuracy) = trainer.train_epoch(program, state, epoch)
     jax.block_until_ready(loss)
@@ -135,7 +145,7 @@ def _run_block(
     epoch += 1
     advance(len(seeds))
     due = time.monotonic() - last_save > config.checkpoint_seconds
-    if due and epoch < config.epochs:
+    if due and epoch < epochs:
       saved.save(epoch, state, {'curves': curves, 'seconds': seconds})
       last_save = time.monotonic()
 

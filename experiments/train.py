@@ -22,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from experiments import augment
 from experiments import data
 from experiments import initializers
 from experiments import optimizers
@@ -33,9 +34,9 @@ del _models
 
 __all__ = ['Evaluation', 'State', 'Trainer']
 
-_AUGMENT = ('none', 'crop_flip')
-_AUGMENT_STREAM = np.uint32(2**31)  # folded in where an epoch's number may be
-_CROP_PAD = 4
+# Folded in where an epoch's number may be.
+_AUGMENT_STREAM = np.uint32(2**31)
+_PRUNE_STREAM = np.uint32(2**31 + 1)
 _DTYPES = ('float32', 'bfloat16', 'float16')
 _EVAL_BATCH = 512
 _MEMORY_SHARE = 0.5  # of a device's memory, for one program
@@ -94,10 +95,14 @@ class Trainer:
       ValueError: for an unknown name, or a batch size that does not fit the
         data or the devices.
     """
-    for name, known in (('augment', _AUGMENT), ('dtype', _DTYPES)):
-      if config[name] not in known:
-        raise ValueError(
-            f'{name} {config[name]!r} is unknown; use one of {known}')
+    if config.dtype not in _DTYPES:
+      raise ValueError(
+          f'dtype {config.dtype!r} is unknown; use one of {_DTYPES}')
+    if not 0 <= config.label_smoothing < 1:
+      raise ValueError(
+          f'label_smoothing={config.label_smoothing} must be at least 0 and '
+          'below 1')
+    self._augment = augment.make(config.augment)
     devices = jax.local_devices()
     batch = config.batch_size
     if not 1 <= batch <= len(dataset.train_images):
@@ -195,6 +200,9 @@ class Trainer:
       init_key, order_key = jax.random.split(key)
       params, aux = init_fn.init_with_aux(init_key, self.shapes)
       masks = jax.tree.map(jnp.asarray, aux['masks'])
+      if recipe.prune:  # room for those to come
+        masks = jax.tree.map(
+            lambda x, mask: jnp.broadcast_to(mask, x.shape), params, masks)
       model_state = {}
       if self._collections:  # the parameters made beside are dropped
         model_state = self._init_model(init_key)
@@ -207,6 +215,32 @@ class Trainer:
     make = jax.jit(functools.partial(jax.lax.map, one),
                    out_shardings=self._replicated)
     return make(jnp.stack([jax.random.key(seed) for seed in seeds]))
+
+  def prune(self, recipe: initializers.Recipe, state: State) -> State:
+    """Prunes trained models and starts their optimizer anew.
+
+    Args:
+      recipe: with `prune`.
+      state: the state of trained models.
+
+    Returns:
+      The state before the first epoch of the pruned models.
+    """
+    _, labels = recipe.build(self.shapes)
+    optimizer = self._make_optimizer(labels)
+
+    def one(state: State) -> State:
+      masks = recipe.masks(
+          jax.random.fold_in(state.key, _PRUNE_STREAM), state.params)
+      masks = jax.tree.map(
+          lambda x, mask: jnp.broadcast_to(mask, x.shape), state.params, masks)
+      params = si.masks.apply(state.params, masks)
+      return state._replace(
+          params=params, masks=masks, opt_state=optimizer.init(params))
+
+    make = jax.jit(functools.partial(jax.lax.map, one),
+                   out_shardings=self._replicated)
+    return make(state)
 
   def _epoch(
       self, optimizer: optax.GradientTransformation, state: State,
@@ -223,8 +257,9 @@ class Trainer:
       logits, model_state = self._apply(
           params, model_state, x, mutable=self._collections, train=True)
       logits = logits.astype(jnp.float32)
-      losses = optax.softmax_cross_entropy_with_integer_labels(logits, y)
-      accuracy = (logits.argmax(-1) == y).mean()
+      losses = _cross_entropy(logits, y, self._config.label_smoothing)
+      labels = y.first if isinstance(y, augment.Labels) else y
+      accuracy = (logits.argmax(-1) == labels).mean()
       return losses.mean(), (accuracy, model_state)
 
     def update(carry: Any, masks: Any, x: Any, y: Any) -> Any:
@@ -237,17 +272,20 @@ class Trainer:
       params = optax.apply_updates(params, updates)
       return (params, model_state, opt_state), (loss, accuracy)
 
-    def augment(key: jax.Array, index: jax.Array, x: jax.Array) -> jax.Array:
+    def change(
+        key: jax.Array, index: jax.Array, x: jax.Array, y: jax.Array
+    ) -> tuple[jax.Array, Any]:
+      if self._augment is None:
+        return x, y
       key = jax.random.fold_in(key, _AUGMENT_STREAM)
       key = jax.random.fold_in(jax.random.fold_in(key, epoch), index)
-      return _crop_flip(key, x)
+      return self._augment(key, x, y)
 
     def step(carry: Any, now: Any) -> Any:
       index, examples = now
       x = jax.lax.with_sharding_constraint(images[examples], self._by_example)
       y = jax.lax.with_sharding_constraint(labels[examples], self._by_example)
-      if self._config.augment == 'crop_flip':
-        x = jax.vmap(augment, (0, None, 0))(state.key, index, x)
+      x, y = jax.vmap(change, (0, None, 0, 0))(state.key, index, x, y)
       return jax.vmap(update)(carry, state.masks, self._normalise(x), y)
 
     orders = jnp.swapaxes(jax.vmap(order)(state.key), 0, 1)
@@ -358,23 +396,28 @@ class Trainer:
     return self._evaluate(state.params, state.model_state, self._test)
 
 
-def _crop_flip(key: jax.Array, images: jax.Array) -> jax.Array:
-  """Shifts every image by up to 4 pixels each way and mirrors half of them.
+def _cross_entropy(
+    logits: jax.Array, labels: Any, smoothing: float) -> jax.Array:
+  """Returns the loss of every example, in nats.
 
-  As in He et al. (2016), section 4.2; black comes in at the border.
+  Args:
+    logits: array (batch, classes).
+    labels: integers (batch,), or what an augmentation makes of them.
+    smoothing: the share of the uniform distribution in what is wanted.
+
+  Returns:
+    Array (batch,).
   """
-  crop_key, flip_key = jax.random.split(key)
-  count, *shape = images.shape
-  corners = jax.random.randint(crop_key, (count, 2), 0, 2 * _CROP_PAD + 1)
-  mirrored = jax.random.bernoulli(flip_key, shape=(count,))
-  pad = (_CROP_PAD, _CROP_PAD)
-  images = jnp.pad(images, ((0, 0), pad, pad, (0, 0)))
-
-  def one(image: jax.Array, corner: jax.Array, mirror: jax.Array) -> jax.Array:
-    image = jax.lax.dynamic_slice(image, (*corner, 0), shape)
-    return jnp.where(mirror, image[:, ::-1], image)
-
-  return jax.vmap(one)(images, corners, mirrored)
+  loss = optax.softmax_cross_entropy_with_integer_labels
+  if isinstance(labels, augment.Labels):
+    found = (labels.weight * loss(logits, labels.first)
+             + (1 - labels.weight) * loss(logits, labels.second))
+  else:
+    found = loss(logits, labels)
+  if smoothing:
+    uniform = -jax.nn.log_softmax(logits).mean(-1)
+    found = (1 - smoothing) * found + smoothing * uniform
+  return found
 
 
 def _batches(dataset: data.Dataset, num_devices: int) -> tuple[Any, ...]:

@@ -129,14 +129,21 @@ def with_axes(
     if not hasattr(initializer, 'aux'):
       return {}
     batch, one = split(shape)
-    keys = jax.random.split(key, math.prod(batch)) if batch else [key]
-    each = [initializer.aux(k, one) for k in keys]
-    kinds = each[0] if each else {}
-    facts = {kind: tuple(fact[kind] for fact in each) if batch
-             else each[0][kind] for kind in kinds}
-    if 'mask' in facts:
-      mask = jnp.stack([fact['mask'] for fact in each])
+    if not batch:
+      facts = dict(initializer.aux(key, one))
+      if 'mask' in facts:
+        facts['mask'] = axes.from_canonical(facts['mask'], shape)
+      return facts
+    keys = jax.random.split(key, math.prod(batch))
+    kinds = [*initializer.aux(keys[0], one)] if len(keys) else []
+    facts = {}
+    if 'mask' in kinds:
+      mask = jax.vmap(lambda k: initializer.aux(k, one)['mask'])(keys)
       facts['mask'] = axes.from_canonical(mask.reshape(*batch, *one), shape)
+      kinds.remove('mask')
+    if kinds:
+      each = [initializer.aux(k, one) for k in keys]
+      facts |= {kind: tuple(fact[kind] for fact in each) for kind in kinds}
     return facts
 
   return base.LeafInit(f'with_axes({initializer!r}, {axes})', sample, structure)

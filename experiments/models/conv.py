@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 __all__ = ['conv_general_dilated']
 
-_DILATION = (None, 1, (1, 1))
+_PLAIN = (None, 1, (1, 1))
 
 
 def conv_general_dilated(
@@ -43,13 +43,16 @@ def conv_general_dilated(
       jax.default_backend() == 'cpu' and lhs.ndim == 4
       and feature_group_count == 1
       and all(value in (None, 1) for value in kwargs.values())
-      and all(d in _DILATION for d in map(_tuple, (lhs_dilation, rhs_dilation)))
+      and _tuple(lhs_dilation) in _PLAIN
       and _is_nhwc(dimension_numbers))
   if not plain:
     return lax.conv_general_dilated(
         lhs, rhs, window_strides, padding, lhs_dilation, rhs_dilation,
         dimension_numbers, feature_group_count, **kwargs)
-  return _patches_times_matrix(lhs, rhs, window_strides, padding)
+  dilation = _tuple(rhs_dilation)
+  return _patches_times_matrix(
+      lhs, rhs, window_strides, padding,
+      (1, 1) if dilation in _PLAIN else dilation)
 
 
 def _tuple(value: Any) -> Any:
@@ -62,20 +65,23 @@ def _is_nhwc(numbers: Any) -> bool:
 
 
 def _patches_times_matrix(
-    x: jax.Array, kernel: jax.Array, strides: Sequence[int], padding: Any
+    x: jax.Array, kernel: jax.Array, strides: Sequence[int], padding: Any,
+    dilation: Sequence[int],
 ) -> jax.Array:
   kh, kw, c_in, c_out = kernel.shape
+  dh, dw = dilation
+  windows = ((kh - 1) * dh + 1, (kw - 1) * dw + 1)
   batch, height, width, _ = x.shape
   (top, bottom), (left, right) = (
-      lax.padtype_to_pads((height, width), (kh, kw), strides, padding)
+      lax.padtype_to_pads((height, width), windows, strides, padding)
       if isinstance(padding, str) else padding)
   x = jnp.pad(x, ((0, 0), (top, bottom), (left, right), (0, 0)))
   sh, sw = strides
-  rows = (height + top + bottom - kh) // sh + 1
-  columns = (width + left + right - kw) // sw + 1
+  rows = (height + top + bottom - windows[0]) // sh + 1
+  columns = (width + left + right - windows[1]) // sw + 1
   patches = [
       lax.slice(x, (0, i, j, 0),
                 (batch, i + (rows - 1) * sh + 1, j + (columns - 1) * sw + 1,
                  c_in), (1, sh, sw, 1))
-      for i in range(kh) for j in range(kw)]
+      for i in range(0, kh * dh, dh) for j in range(0, kw * dw, dw)]
   return jnp.concatenate(patches, axis=-1) @ kernel.reshape(-1, c_out)

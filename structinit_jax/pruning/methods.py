@@ -1,6 +1,7 @@
 """Masks of kernels that have weights: by magnitude, by chance, by structure."""
 
 from collections.abc import Callable
+from collections.abc import Mapping
 from collections.abc import Sequence
 import functools
 import math
@@ -23,6 +24,7 @@ __all__ = [
 ]
 
 Method = Callable[[base.Key, base.PyTree], base.PyTree]
+_Axes = axes_lib.Axes | Mapping[int, axes_lib.Axes] | None
 
 
 def _check_sparsity(sparsity: float) -> None:
@@ -44,8 +46,10 @@ def _removed(sparsity: float, units: int, what: str) -> int:
   return removed
 
 
-def _view(name: str, x: Any, axes: axes_lib.Axes | None) -> axes_lib.Axes:
+def _view(name: str, x: Any, axes: _Axes) -> axes_lib.Axes:
   shape = jnp.shape(x)
+  if isinstance(axes, Mapping):
+    axes = axes.get(len(shape))
   if len(shape) < 2:
     raise ValueError(
         f'leaf {name!r} of shape {shape} is no kernel (*spatial, in, out); '
@@ -139,7 +143,7 @@ def _random(
 
 
 def _by_layer(
-    sparsity: float, axes: axes_lib.Axes | None,
+    sparsity: float, axes: _Axes,
     mask: Callable[..., jax.Array],
 ) -> Method:
   """Returns the method that prunes leaf by leaf, all to one sparsity."""
@@ -158,8 +162,7 @@ def _by_layer(
   return method
 
 
-def local_magnitude(
-    sparsity: float, *, axes: axes_lib.Axes | None = None) -> Method:
+def local_magnitude(sparsity: float, *, axes: _Axes = None) -> Method:
   r"""LMP: removes the smallest weights of every layer.
 
   Of K weights of a dense kernel the $\lceil s K \rceil$ smallest in absolute
@@ -169,7 +172,8 @@ def local_magnitude(
   Args:
     sparsity: the fraction s to remove, below 1.
     axes: where the axes (*spatial, in, out) are, if not as Flax has them. All
-      others are layers stacked by a scan, each pruned by itself.
+      others are layers stacked by a scan, each pruned by itself. A dictionary
+      has one Axes for every number of axes that needs it.
 
   Returns:
     A method `(key, params) -> masks`, for trees of kernels; see `prune` and
@@ -195,8 +199,7 @@ def local_magnitude(
           x, removed, axes=view))
 
 
-def global_magnitude(
-    sparsity: float, *, axes: axes_lib.Axes | None = None) -> Method:
+def global_magnitude(sparsity: float, *, axes: _Axes = None) -> Method:
   r"""GMP: removes the smallest weights of all layers together.
 
   One threshold for all leaves that the rule matches: of their K weights (of a
@@ -239,8 +242,7 @@ def global_magnitude(
   return method
 
 
-def local_random(
-    sparsity: float, *, axes: axes_lib.Axes | None = None) -> Method:
+def local_random(sparsity: float, *, axes: _Axes = None) -> Method:
   r"""LRP: removes random weights of every layer.
 
   Of K weights (of a convolution, kernels) of every layer $\lceil s K \rceil$

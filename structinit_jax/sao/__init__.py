@@ -8,7 +8,8 @@ network is an isometry, however sparse. `topology` says which weights exist,
 `orthogonal_values` samples them without the zeros, `matmul` and `conv` compute
 with these, `to_dense` and `from_dense` map them to a kernel and back. The
 Initializers are `orthogonal`, `delta_orthogonal` and `eco`; their `aux` holds
-the mask, to be kept by `masks.keep_masked`.
+the mask, to be kept by `masks.keep_masked`. `blocks` is that of layers which
+store the values alone.
 
 **Which blocks.** With $d = n/b$ inputs an output, output i takes the inputs
 $(d i + r) \bmod n$, $r < d$: 'debruijn'. L layers connect every input to every
@@ -68,6 +69,7 @@ PETRONAS (2023).
 from structinit_jax.sao.compute import conv
 from structinit_jax.sao.compute import matmul
 from structinit_jax.sao.compute import space_to_depth
+from structinit_jax.sao.initializers import blocks
 from structinit_jax.sao.initializers import delta_orthogonal
 from structinit_jax.sao.initializers import eco
 from structinit_jax.sao.initializers import orthogonal
@@ -87,8 +89,9 @@ from structinit_jax.sao.weights import orthogonal_values
 from structinit_jax.sao.weights import to_dense
 
 __all__ = [
-    'Topology', 'block_graph', 'conv', 'delta_orthogonal', 'delta_values',
-    'eco', 'eco_values', 'from_dense', 'layers_to_reach', 'load', 'matmul',
-    'orthogonal', 'orthogonal_values', 'ramanujan_gap', 'reachability', 'save',
-    'space_to_depth', 'spectrum', 'to_dense', 'topology',
+    'Topology', 'block_graph', 'blocks', 'conv', 'delta_orthogonal',
+    'delta_values', 'eco', 'eco_values', 'from_dense', 'layers_to_reach',
+    'load', 'matmul', 'orthogonal', 'orthogonal_values', 'ramanujan_gap',
+    'reachability', 'save', 'space_to_depth', 'spectrum', 'to_dense',
+    'topology',
 ]

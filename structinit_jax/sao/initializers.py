@@ -11,8 +11,10 @@ from structinit_jax import base
 from structinit_jax.sao import topologies
 from structinit_jax.sao import weights
 
-__all__ = ['delta_orthogonal', 'eco', 'orthogonal']
+__all__ = ['blocks', 'delta_orthogonal', 'eco', 'orthogonal']
 
+_SAMPLERS = {'dense': weights.orthogonal_values,
+             'delta': weights.delta_values, 'eco': weights.eco_values}
 # Which axes of a kernel hold a matrix and its negative.
 _MIRRORED = {'none': (), 'in': (-2,), 'out': (-1,), 'both': (-2, -1)}
 
@@ -33,6 +35,13 @@ def _matrix_shape(
   return sizes[0], sizes[1]
 
 
+def _check_gain(gain: float) -> float:
+  gain = float(gain)
+  if not 0 < gain < math.inf:
+    raise ValueError(f'gain {gain} must be a positive, finite float')
+  return gain
+
+
 def _build(
     name: str, what: str, axes: Callable[[int], bool],
     make: Callable[..., weights.Values], *, degree: int | None,
@@ -50,9 +59,7 @@ def _build(
     raise ValueError(
         f'looks_linear {looks_linear!r} is unknown; use '
         f'{", ".join(_MIRRORED)}')
-  gain = float(gain)
-  if not 0 < gain < math.inf:
-    raise ValueError(f'gain {gain} must be a positive, finite float')
+  gain = _check_gain(gain)
 
   def plan(
       key: base.Key, shape: tuple[int, ...]
@@ -277,3 +284,83 @@ def eco(
       'least 3 axes', lambda ndim: ndim >= 3, weights.eco_values,
       degree=degree, density=density, kind=kind, topology=topology, gain=gain,
       tied=tied, looks_linear=looks_linear, frequencies=frequencies)
+
+
+def blocks(
+    kernel: str = 'dense', *, spatial: int = 2, frequencies: str = 'real',
+    gain: float = 1.0, tied: bool = False, looks_linear: bool = False,
+) -> base.LeafInit:
+  """Initializer of what sparse layers store, the blocks without the zeros.
+
+  For the leaves `values/..` of `layers.SAODense`, `SAOConv`, `SAOStack` and
+  `ECOConv`, arrays (*batch, *spatial, count, d, c): every layer of the batch
+  gets the values that `orthogonal_values`, `delta_values` or `eco_values` make.
+  Where blocks of several shapes share a layer, each is a leaf of its own. Not
+  for kind 'weighing', whose blocks depend on each other.
+
+  Args:
+    kernel: 'dense', 'delta' or 'eco'.
+    spatial: number of spatial axes, of the latter two.
+    frequencies: as of `eco`.
+    gain: as of `orthogonal`.
+    tied: as of `orthogonal`.
+    looks_linear: as of the layers: the last axis before `spatial` is 2, for Q
+      and -Q.
+
+  Returns:
+    An Initializer.
+
+  Raises:
+    ValueError: for an unknown option, or (when called) for another shape.
+
+  Example:
+    >>> import jax, structinit_jax as si
+    >>> layer = si.layers.SAOStack(10, 64, degree=4)
+    >>> x = jax.numpy.ones((1, 64))
+    >>> shapes = jax.eval_shape(layer.init, jax.random.key(0), x)
+    >>> init_fn = si.partition(
+    ...     [('.*/values/.*', si.sao.blocks(gain=1.1)), ('.*', si.zeros)])
+    >>> params = init_fn(jax.random.key(0), shapes)['params']
+    >>> kernels = layer.to_dense(params)['kernel']
+    >>> bool(abs(jax.numpy.linalg.svdvals(kernels) - 1.1).max() < 1e-5)
+    True
+
+  Source: Esguerra (2023), Algorithm 2.
+  """
+  if kernel not in _SAMPLERS:
+    raise ValueError(
+        f'kernel {kernel!r} is unknown; use {", ".join(_SAMPLERS)}')
+  weights.check_frequencies(frequencies)
+  gain = _check_gain(gain)
+  options: dict[str, Any] = {'gain': gain, 'tied': tied}
+  if kernel == 'eco':
+    options['frequencies'] = frequencies
+  ndim = 3 + (0 if kernel == 'dense' else spatial)
+  shown = ''.join(f', {name}={value!r}' for name, value in {
+      **options, 'looks_linear': looks_linear}.items())
+  label = f'sao.blocks({kernel!r}{shown})'
+
+  def sample(key: base.Key, shape: tuple[int, ...], dtype: Any) -> jax.Array:
+    one = shape[len(shape) - ndim:]
+    batch = shape[:len(shape) - ndim - looks_linear]
+    if len(shape) < ndim + looks_linear or (
+        looks_linear and shape[len(batch)] != 2):
+      sides = '2, ' if looks_linear else ''
+      taps = '' if kernel == 'dense' else f'{spatial} spatial sizes, '
+      raise ValueError(
+          f'values of shape {shape}: {label} makes arrays '
+          f'(*batch, {sides}{taps}count, d, c)')
+    if not math.prod(shape):
+      return jnp.zeros(shape, dtype)
+    count, d, c = one[-3:]
+    topology = topologies.Topology((count * d, count * c), count)
+
+    def layer(key: base.Key) -> jax.Array:
+      sizes = () if kernel == 'dense' else (one[:-3],)
+      x, = _SAMPLERS[kernel](key, topology, *sizes, dtype=dtype, **options)
+      return jnp.stack([x, -x]) if looks_linear else x
+
+    keys = jax.random.split(key, math.prod(batch))
+    return jax.lax.map(layer, keys).reshape(shape)
+
+  return base.LeafInit(label, sample)

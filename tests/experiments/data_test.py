@@ -57,6 +57,7 @@ def small(change):
     change(name, train_size=TRAIN, test_size=TEST)
   change('cifar10', train_size=TRAIN, test_size=TEST)
   change('cifar100', train_size=TRAIN, test_size=TEST)
+  change('cinic10', train_size=TRAIN, test_size=TRAIN)
 
 
 def _images(count, shape=(28, 28), seed=0):
@@ -202,6 +203,131 @@ def test_cifar100_has_the_fine_labels(small, tmp_path, folder):
   dataset = data.load('cifar100', data_dir=str(tmp_path))
   _check(dataset, [images[:TRAIN], fine[:TRAIN], images[TRAIN:], fine[TRAIN:]])
   assert dataset.num_classes == 100
+
+
+CINIC = ('airplane', 'automobile', 'bird', 'cat', 'deer', 'dog', 'frog',
+         'horse', 'ship', 'truck')
+
+
+def _put_cinic(folder):
+  """Writes two images a class and split; returns the arrays that count."""
+  arrays = []
+  for seed, split in enumerate(('train', 'test', 'valid')):
+    images = _images(TRAIN, (32, 32, 3), seed)
+    images[0] = images[0, ..., :1]
+    for i, image in enumerate(images):
+      path = folder / split / CINIC[i // 2] / f'{i % 2}-n0{i}.png'
+      path.parent.mkdir(parents=True, exist_ok=True)
+      picture = Image.fromarray(image)
+      (picture if i else picture.convert('L')).save(path)
+    arrays += [images, np.arange(TRAIN) // 2]
+  return arrays[:4]
+
+
+@pytest.mark.parametrize('folder', ['cinic10', 'CINIC-10', '.'])
+def test_cinic10_is_read_exactly(small, tmp_path, folder):
+  arrays = _put_cinic(tmp_path / 'raw' / folder)
+  dataset = data.load('cinic10', data_dir=str(tmp_path / 'raw'))
+  _check(dataset, arrays)
+  assert (dataset.name, dataset.num_classes, dataset.scale) == (
+      'cinic10', 10, 255)
+  assert dataset.source == 'raw files'
+
+
+def test_cinic10_has_the_published_sizes(tmp_path):
+  _put_cinic(tmp_path)
+  message = _message('cinic10', data_dir=str(tmp_path))
+  assert f'{tmp_path / "train" / "airplane"} holds 2 PNG files' in message
+  assert 'expected 9000' in message
+
+
+@pytest.mark.parametrize('class_name, damage', [
+    ('airplane', lambda path: path.unlink()),
+    ('truck', lambda path: shutil.rmtree(path.parent)),
+    ('cat', lambda path: shutil.copy(path, path.with_name('2.png'))),
+], ids=['file', 'folder', 'more'])
+def test_a_class_with_another_count_is_named(
+    small, tmp_path, class_name, damage):
+  _put_cinic(tmp_path)
+  folder = tmp_path / 'test' / class_name
+  damage(sorted(folder.glob('*'))[0])
+  message = _message('cinic10', data_dir=str(tmp_path))
+  found = len(list(folder.glob('*'))) if folder.is_dir() else 0
+  assert f'{folder} holds {found} PNG files; expected 2' in message
+
+
+def test_a_part_of_cinic10_is_read_when_allowed(small, tmp_path):
+  train_x, train_y, *test = _put_cinic(tmp_path)
+  shutil.rmtree(tmp_path / 'train' / 'dog')
+  next((tmp_path / 'train' / 'bird').glob('1-*')).unlink()
+  left = (train_y != CINIC.index('dog')) & (np.arange(TRAIN) != 5)
+  dataset = data.load('cinic10', data_dir=str(tmp_path), allow_partial=True)
+  _check(dataset, [train_x[left], train_y[left], *test])
+  assert f'{TRAIN - 3} of {TRAIN} training' in dataset.source
+  shutil.rmtree(tmp_path / 'test')
+  assert f'{tmp_path} holds no PNG files in test/airplane' in _message(
+      'cinic10', data_dir=str(tmp_path), allow_partial=True)
+
+
+@pytest.mark.parametrize('damage', [
+    lambda content: content[:len(content) // 2],
+    lambda content: content[:-40],
+    lambda content: content[:5],
+    lambda content: b'',
+    lambda content: b'no image at all',
+    lambda content: (content[:len(content) // 2] + bytes(40)
+                     + content[len(content) // 2 + 40:]),
+    lambda content: content[:20] + bytes(20) + content[40:],
+], ids=['half', 'end', 'start', 'empty', 'other', 'hole', 'header'])
+def test_a_broken_png_is_named(small, tmp_path, damage):
+  _put_cinic(tmp_path)
+  path = tmp_path / 'train' / 'frog' / '1-n013.png'
+  path.write_bytes(damage(path.read_bytes()))
+  message = _message('cinic10', data_dir=str(tmp_path))
+  assert f'{path} is truncated or corrupted' in message
+
+
+def test_a_png_of_another_size_is_named(small, tmp_path):
+  _put_cinic(tmp_path)
+  path = tmp_path / 'train' / 'frog' / '1-n013.png'
+  Image.fromarray(_images(1, (32, 31, 3))[0]).save(path)
+  message = _message('cinic10', data_dir=str(tmp_path))
+  for part in (str(path), '(32, 31, 3)', 'expected (32, 32, 3)'):
+    assert part in message
+
+
+def test_a_prepared_cinic10_needs_no_builder(tmp_path, no_tensorflow):
+  import tensorflow_datasets as tfds
+  images, labels = _images(TRAIN, (32, 32, 3)), _labels(TRAIN)
+
+  class Cinic10(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """CINIC-10, nearly."""
+
+    VERSION = tfds.core.Version('1.0.0')
+
+    def _info(self):
+      return tfds.core.DatasetInfo(
+          builder=self, features=tfds.features.FeaturesDict({
+              'image': tfds.features.Image(shape=(32, 32, 3)),
+              'label': tfds.features.ClassLabel(num_classes=10)}))
+
+    def _split_generators(self, dl_manager):
+      del dl_manager
+      return {'train': self._generate_examples(range(12)),
+              'test': self._generate_examples(range(12, TRAIN))}
+
+    def _generate_examples(self, rows):
+      for i in rows:
+        yield i, {'image': _png(images[i]), 'label': int(labels[i])}
+
+  tfds.disable_progress_bar()
+  Cinic10(data_dir=tmp_path, file_format='array_record').download_and_prepare()
+  dataset = data.load('cinic10', tfds_dir=str(tmp_path))
+  assert dataset.source == 'TFDS'
+  assert _pairs(dataset.train_images, dataset.train_labels) == _pairs(
+      images[:12], labels[:12])
+  assert _pairs(dataset.test_images, dataset.test_labels) == _pairs(
+      images[12:], labels[12:])
 
 
 def test_data_dir_may_be_the_folder_itself(small, tmp_path):
@@ -395,7 +521,7 @@ def test_an_unknown_name_suggests_near_ones(wrong, right):
   assert repr(right) in hint
 
 
-@pytest.mark.parametrize('name', [*IDX, 'cifar10', 'cifar100'])
+@pytest.mark.parametrize('name', [*IDX, 'cifar10', 'cifar100', 'cinic10'])
 def test_nowhere_to_be_had(tmp_path, name):
   message = _message(name)
   for part in (name, 'data_dir is not set', '(1) --config.data_dir',
@@ -752,7 +878,17 @@ def test_raw_files_come_before_tfds_before_a_download(
   _check(data.load('mnist', **options), downloaded)
 
 
-@pytest.mark.parametrize('name', [*IDX, 'cifar10', 'cifar100'])
+def test_a_downloaded_cinic10_is_unpacked_and_read(served, change, tmp_path):
+  folder, address = served
+  arrays = _put_cinic(tmp_path / 'made')
+  with tarfile.open(folder / 'CINIC-10.tar.gz', 'w:gz') as archive:
+    archive.add(tmp_path / 'made', '.')
+  change('cinic10', train_size=TRAIN, test_size=TRAIN,
+         urls=_urls(folder, address, ['CINIC-10.tar.gz']))
+  _check(data.load('cinic10'), arrays)
+
+
+@pytest.mark.parametrize('name', [*IDX, 'cifar10', 'cifar100', 'cinic10'])
 def test_published_addresses_have_an_md5(name):
   raw = data._RAW[name]
   assert raw.urls

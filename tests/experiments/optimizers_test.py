@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from experiments import optimizers
+from experiments import registry
 
 START = np.array([1.0, -2.0, 0.5])
 GRADS = np.array([[0.3, -0.1, 2.0], [-0.2, 0.4, 1.0], [0.1, 0.1, -3.0],
@@ -138,3 +139,30 @@ def test_every_optimizer_follows_the_schedule():
 def test_mistakes_are_named(fields, message):
   with pytest.raises(ValueError, match=message):
     optimizers.make(_config(**fields), 5)
+
+
+def test_multistep_multiplies_at_its_epochs():
+  schedule = registry.SCHEDULES.build(
+      'multistep(at=(2, 3), factor=0.1)', 0.5, 80, 20)
+  for step, want in ((0, 0.5), (39, 0.5), (41, 0.05), (61, 0.005)):
+    assert float(schedule(step)) == pytest.approx(want)
+
+
+def test_cosine_warms_up_and_ends():
+  schedule = registry.SCHEDULES.build(
+      'cosine(warmup=1, final=0.001)', 0.1, 100, 20)
+  for step in (0, 7, 19, 20, 33, 60, 99, 100, 120):
+    done = min(1.0, (step - 20) / 80)
+    want = 0.1 * step / 20 if step < 20 else 0.001 + (
+        0.1 - 0.001) * (1 + np.cos(np.pi * done)) / 2
+    assert float(schedule(step)) == pytest.approx(want, rel=1e-4, abs=1e-9)
+
+
+@pytest.mark.parametrize('schedule, message', [
+    ('multistep(at=(0,))', 'epochs from 1 on'),
+    ('multistep(at=(1,), factor=0.0)', 'factor=0.0 positive'),
+    ('cosine(warmup=5)', 'fewer epochs than all'),
+    ('cosine(final=1.0)', 'between 0 and the learning rate')])
+def test_schedules_that_make_no_sense_are_refused(schedule, message):
+  with pytest.raises(ValueError, match=message):
+    registry.SCHEDULES.build(schedule, 0.1, 100, 20)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from experiments import augment
 from experiments import data
 from experiments import initializers
 from experiments import registry
@@ -551,20 +552,6 @@ def test_one_device_sees_the_same_moves_as_eight(monkeypatch, record, moved):
   np.testing.assert_array_equal(record(), moved)
 
 
-def test_moves_are_drawn_evenly(noise):
-  images = jnp.asarray(np.repeat(noise.train_images[:1], 4000, 0))
-  out = np.asarray(jax.jit(train._crop_flip)(jax.random.key(0), images))
-  assert out.dtype == np.uint8
-  table = {x.astype(np.uint8).tobytes(): move
-           for move, x in _moves(noise.train_images[0]).items()}
-  moves = np.array([table[image.tobytes()] for image in out])
-  for axis, values in ((0, range(9)), (1, range(9)), (2, (-1, 1))):
-    counts = [int((moves[:, axis] == value).sum()) for value in values]
-    share = 1 / len(counts)
-    deviation = (4000 * share * (1 - share))**0.5
-    assert max(abs(count - 4000 * share) for count in counts) < 5 * deviation
-
-
 # ---- Dtypes.
 
 
@@ -660,8 +647,29 @@ def test_bad_models_and_optimizers_are_named(make_config, few):
     train.Trainer(make_config(model='mpl'), few)
   with pytest.raises(ValueError, match='sgd'):
     train.Trainer(make_config(optimizer='sgdd'), few)
-  with pytest.raises(ValueError, match=r"'crop' is unknown.*crop_flip"):
+  with pytest.raises(
+      ValueError, match=r"unknown augmentation 'crop'.*crop_flip"):
     train.Trainer(make_config(augment='crop'), few)
+  with pytest.raises(ValueError, match=r'label_smoothing=1\.0 must be'):
+    train.Trainer(make_config(label_smoothing=1.0), few)
+
+
+def test_the_loss_of_mixed_and_smoothed_labels():
+  """Against the cross-entropy with the distribution that is wanted."""
+  rng = np.random.default_rng(0)
+  logits = rng.normal(size=(6, 4)).astype(np.float32)
+  first, second = rng.integers(0, 4, (2, 6))
+  weight = rng.uniform(size=6).astype(np.float32)
+  log = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+  hot = np.eye(4)
+  for labels, wanted in (
+      (jnp.asarray(first), hot[first]),
+      (augment.Labels(*map(jnp.asarray, (first, second, weight))),
+       weight[:, None] * hot[first] + (1 - weight[:, None]) * hot[second])):
+    for smoothing in (0.0, 0.1):
+      got = train._cross_entropy(jnp.asarray(logits), labels, smoothing)
+      smoothed = (1 - smoothing) * wanted + smoothing / 4
+      np.testing.assert_allclose(got, -(smoothed * log).sum(-1), rtol=1e-5)
 
 
 @pytest.mark.parametrize('wanted', [1, 2])

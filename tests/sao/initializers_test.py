@@ -278,3 +278,49 @@ def test_it_prints_as_a_call():
   assert repr(sao.delta_orthogonal(topology=sao.Topology((8, 8), 2))) == (
       "sao.delta_orthogonal(topology=Topology(shape=(8, 8), blocks=2, "
       "kind='debruijn'))")
+
+
+# ---- Blocks, as layers store them.
+
+
+@pytest.mark.parametrize('kernel, shape', [
+    ('dense', (5, 4, 3)), ('dense', (3, 5, 3, 4)), ('dense', (2, 3, 1, 6, 6)),
+    ('delta', (3, 2, 4, 3, 5)), ('eco', (3, 3, 4, 5, 3)),
+    ('delta', (7, 1, 3, 2, 2, 2))])
+@pytest.mark.parametrize('dtype', [jnp.float32, jnp.float64])
+def test_blocks_are_orthogonal_at_every_frequency(kernel, shape, dtype):
+  with jax.enable_x64(dtype == jnp.float64):
+    init = sao.blocks(kernel, gain=1.5)
+    x = np.float64(init(KEY, shape, dtype))
+  assert x.shape == shape
+  axes = () if kernel == 'dense' else (-5, -4)
+  values = np.linalg.svd(
+      np.fft.fft2(x, axes=axes) if axes else x, compute_uv=False)
+  np.testing.assert_allclose(
+      values, 1.5, rtol=3e-6 if dtype == jnp.float32 else 1e-12)
+  if len(shape) > 3 + len(axes):  # layers differ
+    assert abs(x[0] - x[1]).max() > 0.1
+
+
+def test_mirrored_blocks_are_a_matrix_and_its_negative():
+  x = sao.blocks(looks_linear=True)(KEY, (7, 2, 4, 3, 3))
+  np.testing.assert_array_equal(x[:, 0], -x[:, 1])
+  tied = sao.blocks(tied=True)(KEY, (4, 3, 3))
+  assert tied.std(0).max() == 0
+
+
+@pytest.mark.parametrize('options, shape, message', [
+    ({'looks_linear': True}, (3, 4, 5, 5), r'\(\*batch, 2, count, d, c\)'),
+    ({'kernel': 'eco'}, (4, 5, 5), '2 spatial sizes, count, d, c'),
+    ({}, (5, 5), r'\(\*batch, count, d, c\)')])
+def test_blocks_of_other_shapes_are_refused(options, shape, message):
+  with pytest.raises(ValueError, match=message):
+    sao.blocks(**options)(KEY, shape)
+
+
+@pytest.mark.parametrize('options, message', [
+    ({'kernel': 'conv'}, 'dense, delta, eco'), ({'gain': 0.0}, 'positive'),
+    ({'frequencies': 'all'}, 'real or complex')])
+def test_unknown_blocks_are_refused(options, message):
+  with pytest.raises(ValueError, match=message):
+    sao.blocks(**options)

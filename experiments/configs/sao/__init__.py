@@ -1,0 +1,1 @@
+"""Sparsity-Aware Orthogonal Initialization (Esguerra)."""
