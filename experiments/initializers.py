@@ -8,6 +8,7 @@ import re
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from experiments import registry
 import structinit_jax as si
@@ -133,15 +134,18 @@ def _orthogonal(
       looks_linear='in' if looks_linear else 'none'))
 
 
+_ENDS = 'stem|head'
+
+
 def _sparse(
-    kernels: Any, values: Any = None, *, gain: float,
+    kernels: Any, values: Any = None, *, gain: float, dense: str,
     prune: si.pruning.Method | None = None,
 ) -> Recipe:
-  """Puts a sparse initializer on all layers but the first and the last.
+  """Puts a sparse initializer on all layers but those that stay dense.
 
-  Convolutions that are orthogonal whatever their kernel, `soc_0`, stay dense.
+  Convolutions that are orthogonal whatever their kernel, `soc_0`, do, too.
   """
-  dense = r'(stem|head|soc_\d+)/.*kernel'
+  dense = rf'({dense}|soc_\d+)/.*kernel'
   rules = [(dense, _orthogonal(gain)), *_REST, (r'.*kernel', kernels)]
   if values is not None:
     rules.append((r'.*values.*', values))
@@ -180,6 +184,7 @@ def _sao(
     degree: int | None = None, density: float | None = None,
     kind: str = 'debruijn', conv: str = 'delta', gain: float = 1.0,
     looks_linear: bool = False, tied: bool = False, shared: bool = False,
+    dense: str = _ENDS,
 ) -> Recipe:
   """SAO; the first and the last layer are dense and orthogonal."""
   blocks = {'gain': gain, 'tied': tied}
@@ -189,8 +194,18 @@ def _sao(
   kernels = _structure(
       degree, density, kind, conv, shared, gain=gain, tied=tied,
       looks_linear='in' if looks_linear else 'none')
-  recipe = _sparse(_by_rank(*kernels), values, gain=gain)
+  recipe = _sparse(_by_rank(*kernels), values, gain=gain, dense=dense)
   return Recipe(((r'hidden/values.*', stack), *recipe.rules))
+
+
+def _prune(
+    method: si.pruning.Method, weights: base.LeafInit, trained: bool,
+    gain: float, dense: str,
+) -> Recipe:
+  if trained:
+    return _sparse(weights, gain=gain, dense=dense, prune=method)
+  return _sparse(
+      si.pruning.from_scratch(method, weights), gain=gain, dense=dense)
 
 
 def _pruned(make: Callable[[float], Any]) -> Callable[..., Recipe]:
@@ -198,12 +213,10 @@ def _pruned(make: Callable[[float], Any]) -> Callable[..., Recipe]:
 
   def recipe(
       density: float, trained: bool = False, conv: str = 'delta',
-      gain: float = 1.0, looks_linear: bool = False) -> Recipe:
-    weights = _orthogonal(gain, looks_linear, conv)
-    method = make(1 - density)
-    if trained:
-      return _sparse(weights, gain=gain, prune=method)
-    return _sparse(si.pruning.from_scratch(method, weights), gain=gain)
+      gain: float = 1.0, looks_linear: bool = False, dense: str = _ENDS,
+  ) -> Recipe:
+    return _prune(make(1 - density), _orthogonal(gain, looks_linear, conv),
+                  trained, gain, dense)
 
   return recipe
 
@@ -211,16 +224,14 @@ def _pruned(make: Callable[[float], Any]) -> Callable[..., Recipe]:
 def _ramanujan(
     degree: int | None = None, density: float | None = None,
     kind: str = 'debruijn', trained: bool = False, conv: str = 'delta',
-    gain: float = 1.0, looks_linear: bool = False,
+    gain: float = 1.0, looks_linear: bool = False, dense: str = _ENDS,
 ) -> Recipe:
   """SAO's mask on an orthogonal network, at the start or after training."""
   like = _structure(degree, density, kind,
                     looks_linear='in' if looks_linear else 'none')
-  weights = _orthogonal(gain, looks_linear, conv)
-  method = si.pruning.ramanujan(_by_rank(*like))
-  if trained:
-    return _sparse(weights, gain=gain, prune=method)
-  return _sparse(si.pruning.from_scratch(method, weights), gain=gain)
+  return _prune(
+      si.pruning.ramanujan(_by_rank(*like)),
+      _orthogonal(gain, looks_linear, conv), trained, gain, dense)
 
 
 def _independent(maker: Callable[..., Any]) -> Callable[..., Recipe]:
@@ -229,19 +240,42 @@ def _independent(maker: Callable[..., Any]) -> Callable[..., Recipe]:
   def recipe(
       degree: int | None = None, density: float | None = None,
       kind: str = 'debruijn', scale: str = 'none', gain: float = 1.0,
-      looks_linear: bool = False,
+      looks_linear: bool = False, dense: str = _ENDS,
   ) -> Recipe:
     structures = _structure(degree, density, kind,
                             looks_linear='in' if looks_linear else 'none')
-    return _sparse(_by_rank(*(
-        maker(like, scale=scale, gain=gain) for like in structures)), gain=gain)
+    kernels = _by_rank(*(
+        maker(like, scale=scale, gain=gain) for like in structures))
+    return _sparse(kernels, gain=gain, dense=dense)
 
   return recipe
 
 
-def _givens(density: float, gain: float = 1.0) -> Recipe:
-  return _sparse(
-      _by_rank(si.pruning.givens(density=density, gain=gain)), gain=gain)
+def _givens(
+    density: float, gain: float = 1.0, looks_linear: bool = False,
+    dense: str = _ENDS,
+) -> Recipe:
+  """EOI; the first and the last layer are dense and orthogonal."""
+  givens = si.pruning.givens(density=density, gain=gain)
+  return _sparse(_by_rank(_mirrored(givens) if looks_linear else givens),
+                 gain=gain, dense=dense)
+
+
+def _mirrored(initializer: Any) -> base.LeafInit:
+  """Returns the Initializer of [Q; -Q], for inputs relu(h) and relu(-h)."""
+
+  def half(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return *shape[:-2], shape[-2] // 2, shape[-1]
+
+  def sample(key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
+    q = initializer(key, half(shape), dtype)
+    return jnp.concatenate([q, -q], axis=-2)
+
+  def structure(key: jax.Array, shape: tuple[int, ...]) -> dict[str, Any]:
+    mask = initializer.aux(key, half(shape))['mask']
+    return {'mask': jnp.concatenate([mask, mask], axis=-2)}
+
+  return base.LeafInit(f'{initializer!r}, mirrored', sample, structure)
 
 
 def _only(where: str, maker: Callable[..., Any]) -> Callable[..., Recipe]:

@@ -145,6 +145,18 @@ def test_pruned_networks_keep_what_was_asked_for(name):
   assert (params['stem']['kernel'] != 0).all()
 
 
+def test_mirrored_rotations_are_a_matrix_and_its_negative():
+  model = models.DeepMLP(**OPTIONS, activation='crelu')
+  params, masks, _ = _make('eoi(density=0.25, looks_linear=True)', model)
+  for layer in ('hidden', 'dense_1'):
+    kernel = params[layer]['kernel']
+    q, minus = jnp.split(kernel, 2, -2)
+    np.testing.assert_array_equal(q, -minus)
+    np.testing.assert_array_equal(kernel != 0, masks[layer]['kernel'])
+    np.testing.assert_allclose(
+        np.linalg.svd(np.float64(q), compute_uv=False), 1, rtol=1e-5)
+
+
 def test_the_rivals_of_sao_have_its_mask():
   model = models.DeepMLP(**OPTIONS)
   _, masks, _ = _make("sao(degree=4, kind='random')", model)
