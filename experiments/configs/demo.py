@@ -40,6 +40,9 @@ def get_config() -> ml_collections.ConfigDict:
       "tight frame, filters = tight_frame(layout='filters')",
       'simplex head = simplex_head',
       'simplex head, frozen = simplex_head(freeze=True)',
+      'SAO-Delta, 25 % = sao(density=0.25, gain=1.4142135623730951)',
+      'EOI, 25 % = eoi(density=0.25, gain=1.4142135623730951)',
+      'LMP-S, 25 % = lmp(density=0.25, gain=1.4142135623730951)',
   )
   config.baseline = 'he_normal'
   return config

@@ -18,15 +18,15 @@ import ml_collections
 from experiments.configs import default
 
 # tanh takes a gain a little above 1; see figure4_10 of sao_figures.
-_FORMS = {'tanh': 'gain=1.02', 'crelu': 'looks_linear=True'}
+FORMS = {'tanh': 'gain=1.02', 'crelu': 'looks_linear=True'}
 
 
 def get_config(activation: str = 'tanh') -> ml_collections.ConfigDict:
   """Returns the config for an activation."""
-  if activation not in _FORMS:
+  if activation not in FORMS:
     raise ValueError(
-        f'activation {activation!r} is unknown; use {" or ".join(_FORMS)}')
-  form = _FORMS[activation]
+        f'activation {activation!r} is unknown; use {" or ".join(FORMS)}')
+  form = FORMS[activation]
   config = default.get_config()
   config.title = f'1,000 layers of 256 units at degree 4, {activation}'
   config.dataset = 'digits'
