@@ -21,7 +21,8 @@ import jax.numpy as jnp
 
 __all__ = [
     'Aux', 'InitFn', 'Initializer', 'Key', 'LeafInit', 'PyTree', 'Shape',
-    'StructuredInit', 'compute_dtype', 'fan_in', 'integer', 'place', 'zeros',
+    'StructuredInit', 'check_key', 'compute_dtype', 'dtypes', 'fan_in',
+    'integer', 'place', 'sizes', 'zeros',
 ]
 
 PyTree = Any
@@ -97,31 +98,89 @@ def compute_dtype(dtype: Any) -> Any:
   return jnp.dtype('float64' if dtype == jnp.float64 else 'float32')
 
 
-def integer(name: str, value: Any) -> int:
+def dtypes(dtype: Any) -> tuple[Any, Any]:
+  """Returns the dtype of a result and that to compute it in.
+
+  Args:
+    dtype: a real floating-point dtype; None is the default one. Without x64,
+      float64 is float32.
+
+  Returns:
+    Two numpy dtypes.
+
+  Raises:
+    ValueError: if it is none.
+  """
+  if dtype is None:
+    dtype = float
+  compute_dtype(dtype)
+  dtype = jax.dtypes.canonicalize_dtype(dtype)
+  return dtype, compute_dtype(dtype)
+
+
+def integer(
+    name: str, value: Any, least: int | None = None, most: int | None = None
+) -> int:
   """Returns the Python integer of a value.
 
   Args:
     name: what to call it in an error.
     value: an integer of any type.
+    least: what it has to be at least, if anything.
+    most: what it has to be at most, if anything.
 
   Returns:
     The integer.
 
   Raises:
-    ValueError: if it is none.
+    ValueError: if it is none, or out of range.
 
   Example:
     >>> import numpy as np
     >>> from structinit_jax import base
-    >>> base.integer('num', np.int8(3))
+    >>> base.integer('num', np.int8(3), least=2)
     3
 
   Source: Python's `operator.index`.
   """
   try:
-    return operator.index(value)
+    found = operator.index(value)
   except TypeError:
     raise ValueError(f'{name}={value!r} must be an integer') from None
+  if least is not None and found < least:
+    raise ValueError(f'{name}={found} must be at least {least}')
+  if most is not None and found > most:
+    raise ValueError(f'{name}={found} must be at most {most}')
+  return found
+
+
+def check_key(key: Any) -> None:
+  """Raises ValueError for what is no JAX PRNG key, of either kind."""
+  dtype = getattr(key, 'dtype', None)
+  if dtype is None or not (
+      jnp.issubdtype(dtype, jax.dtypes.prng_key) or dtype == jnp.uint32):
+    raise ValueError(
+        f'key={key!r} is no JAX PRNG key; make one by jax.random.key(seed)')
+
+
+def sizes(shape: Shape) -> tuple[int, ...]:
+  """Returns a shape as a tuple of Python integers.
+
+  Args:
+    shape: sizes of any integer type.
+
+  Returns:
+    The sizes.
+
+  Raises:
+    ValueError: if one is no integer, or negative.
+  """
+  try:
+    return tuple(integer('size', size, 0) for size in shape)
+  except (TypeError, ValueError) as error:
+    raise ValueError(
+        f'shape {shape!r} must be a sequence of integers of at least 0'
+    ) from error
 
 
 def fan_in(shape: Shape) -> int:
@@ -185,13 +244,13 @@ class LeafInit:
   def __call__(
       self, key: Key, shape: Shape, dtype: Any = None, out_sharding: Any = None
   ) -> jax.Array:
-    dtype = jax.dtypes.canonicalize_dtype(float if dtype is None else dtype)
-    x = self.sample(key, tuple(shape), compute_dtype(dtype))
+    dtype, compute = dtypes(dtype)
+    x = self.sample(key, sizes(shape), compute)
     return place(x.astype(dtype), out_sharding)
 
   def aux(self, key: Key, shape: Shape) -> dict[str, Any]:
     """Returns the static structure of the leaf that this key makes."""
-    return {} if self.structure is None else self.structure(key, tuple(shape))
+    return {} if self.structure is None else self.structure(key, sizes(shape))
 
   def __repr__(self) -> str:
     return self.label

@@ -21,7 +21,7 @@ from structinit_jax import linalg
 from structinit_jax.grassmann import equidistant
 from structinit_jax.grassmann import orbits
 
-__all__ = ['Found', 'check_size', 'method', 'search', 'stack']
+__all__ = ['Found', 'check_size', 'method', 'options', 'search', 'stack']
 
 _MOST_WORK = 2**32  # multiplications a step: minutes a search
 _MOST_ENTRIES = 2**26  # of all frames: 256 MiB, and a search holds six such
@@ -401,6 +401,15 @@ def _padded(size: int) -> int:
 def _work(dim: int, rank: int, num: int) -> int:
   """Returns how many multiplications a step takes."""
   return 2 * (num * rank) ** 2 * dim
+
+
+def options(
+    restarts: int | None, steps: int | None, seed: int = 0
+) -> tuple[int | None, int | None, int]:
+  """Checks what a search is asked for; returns it as Python integers."""
+  counts = (None if value is None else base.integer(name, value, 1, 2**30)
+            for name, value in (('restarts', restarts), ('steps', steps)))
+  return *counts, base.integer('seed', seed, -2**63, 2**63 - 1)
 
 
 def check_size(

@@ -43,6 +43,8 @@ def tight_frame_exists(dim: int, rank: int, num: int) -> bool:
   Source: Casazza, Fickus, Mixon, Wang, Zhou, Constructing tight fusion frames,
     Appl. Comput. Harmon. Anal. 30 (2011).
   """
+  dim, rank, num = (base.integer(name, value) for name, value in (
+      ('dim', dim), ('rank', rank), ('num', num)))
   if not 1 <= rank <= dim or num < 1:
     raise ValueError(
         f'num={num} subspaces of rank={rank} in R^{dim}: num must be at least '
@@ -151,8 +153,7 @@ def tight_frame(
   """
   initializers._check_layout(layout)
   scale = initializers._check_scale(scale)
-  if iterations < 1:
-    raise ValueError(f'iterations={iterations} must be at least 1')
+  iterations = base.integer('iterations', iterations, 1, 2**30)
 
   def sizes(shape: tuple[int, ...]) -> tuple[int, int, int]:
     dim, rank, num = initializers._sizes(shape, layout)

@@ -10,6 +10,7 @@ import numpy as np
 
 from structinit_jax import base
 from structinit_jax import linalg
+from structinit_jax.grassmann import descent
 from structinit_jax.grassmann import initializers
 from structinit_jax.grassmann import spherical
 
@@ -164,6 +165,7 @@ def dictionary(
   if kind not in _KINDS:
     raise ValueError(f'kind {kind!r} is unknown; use {" or ".join(_KINDS)}')
   scale = _check_scale(scale)
+  restarts, steps, seed = descent.options(restarts, steps, seed)
   # Atoms are the filters of a convolution with `in` taps and one channel.
   lines = initializers.packing(
       layout='filters', scale=scale, restarts=restarts, steps=steps, seed=seed)

@@ -12,6 +12,7 @@ from structinit_jax import base
 from structinit_jax import linalg
 from structinit_jax.grassmann import bounds
 from structinit_jax.grassmann import cache
+from structinit_jax.grassmann import descent
 from structinit_jax.grassmann import distances
 from structinit_jax.grassmann import solver
 
@@ -45,7 +46,7 @@ def _sizes(
     other = 'filters' if layout == 'taps' else 'taps'
     other_dim = taps if layout == 'taps' else c_out
     remedy = (
-        f"layout={other!r} works for this shape" if c_in <= other_dim else
+        f"layout={other!r} takes this rank" if c_in <= other_dim else
         f'no layout serves this shape (the other one needs c_in <= '
         f'{limit[other]} = {other_dim}); the largest c_in that works is '
         f'{max(dim, other_dim)}')
@@ -57,8 +58,7 @@ def _sizes(
   if groups > 1 and layout == 'taps' and dim == 1 < num:
     raise ValueError(
         f'kernel of shape {shape} with groups={groups}: every group has one '
-        "output, and R^1 has no two lines to pack; layout='filters' works for "
-        'this shape')
+        "output, and R^1 has no two lines to pack; use layout='filters'")
   return dim, c_in, num
 
 
@@ -223,9 +223,8 @@ def packing(
   distances.check_distance(distance)
   _check_layout(layout)
   scale = _check_scale(scale)
-  groups = base.integer('groups', groups)
-  if groups < 1:
-    raise ValueError(f'groups={groups} must be at least 1')
+  groups = base.integer('groups', groups, 1)
+  restarts, steps, seed = descent.options(restarts, steps, seed)
 
   def solve(dim: int, rank: int, num: int) -> tuple[np.ndarray, dict[str, Any]]:
     return _base_packing(dim, rank, num, distance, restarts, steps, seed)

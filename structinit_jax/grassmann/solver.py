@@ -227,9 +227,8 @@ def pack(
     raise ValueError(
         f'{where}: rank must lie in 1..dim; the nearest is '
         f'{min(max(rank, 1), max(dim, 1))}')
-  for name, value in (('restarts', restarts), ('steps', steps)):
-    if value is not None and base.integer(name, value) < 1:
-      raise ValueError(f'{where}: {name}={value} must be at least 1')
+  restarts, steps, _ = descent.options(restarts, steps)
+  base.check_key(key)
   small = min(rank, dim - rank)
   descent.check_size(
       where, dim, rank, num, closed=dim // small if small and dim > 2 else num)

@@ -191,9 +191,8 @@ def spherical_code(
     raise ValueError(
         f'{where}: a line has two unit vectors; num must be 2, or dim at '
         'least 2')
-  for name, value in (('restarts', restarts), ('steps', steps)):
-    if value is not None and base.integer(name, value) < 1:
-      raise ValueError(f'{where}: {name}={value} must be at least 1')
+  restarts, steps, _ = descent.options(restarts, steps)
+  base.check_key(key)
   descent.check_size(
       where, dim, 1, num, closed=2 * dim if dim != 2 else num)
   dtype = base.compute_dtype(jnp.float32 if dtype is None else dtype)

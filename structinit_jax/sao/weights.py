@@ -129,12 +129,6 @@ def _finish(values: Values, dtype: Any) -> Values:
   return tuple(x.astype(dtype) for x in values)
 
 
-def _dtypes(dtype: Any) -> tuple[Any, Any]:
-  """Returns the dtype of the result and that to compute in."""
-  dtype = jax.dtypes.canonicalize_dtype(float if dtype is None else dtype)
-  return dtype, base.compute_dtype(dtype)
-
-
 def _undrawn(topology: topologies.Topology) -> topologies.Topology:
   """Returns what blocks depend on, so that permutations compile once."""
   return topologies.Topology(
@@ -179,7 +173,7 @@ def orthogonal_values(
 
   Source: Esguerra (2023), Algorithm 2, whose blocks are not Haar distributed.
   """
-  dtype, compute = _dtypes(dtype)
+  dtype, compute = base.dtypes(dtype)
   return _finish(_orthogonal(
       key, topology=_undrawn(topology), gain=float(gain), tied=tied,
       dtype=compute), dtype)
@@ -330,7 +324,7 @@ def eco_values(
     convolutions in an explicit manner, ICLR 2022.
   """
   check_frequencies(frequencies)
-  dtype, compute = _dtypes(dtype)
+  dtype, compute = base.dtypes(dtype)
   return _finish(_eco(
       key, topology=_undrawn(topology), spatial=tuple(spatial),
       frequencies=frequencies, gain=float(gain), tied=tied, dtype=compute),

@@ -186,8 +186,8 @@ def test_aux_through_a_partition():
 
 
 @pytest.mark.parametrize('layout, shape, remedy', [
-    ('taps', (4, 4, 5, 3), "layout='filters' works for this shape"),
-    ('filters', (2, 1, 3, 32), "layout='taps' works for this shape"),
+    ('taps', (4, 4, 5, 3), "layout='filters' takes this rank"),
+    ('filters', (2, 1, 3, 32), "layout='taps' takes this rank"),
     ('taps', (1, 1, 8, 4), 'the largest c_in that works is 4'),
     ('filters', (1, 1, 8, 4), 'the largest c_in that works is 4'),
     ('taps', (3, 3, 16, 4), 'the largest c_in that works is 9')])
@@ -325,8 +325,8 @@ def test_depthwise_filters_of_one_output_are_unit_vectors():
 @pytest.mark.parametrize('shape, groups, layout, remedy', [
     ((3, 3, 1, 8), 3, 'taps', 'the nearest that does is 2'),
     ((3, 3, 1, 8), 7, 'filters', 'the nearest that does is 8'),
-    ((3, 3, 1, 8), 8, 'taps', "layout='filters' works for this shape"),
-    ((3, 3, 4, 8), 4, 'taps', "layout='filters' works for this shape"),
+    ((3, 3, 1, 8), 8, 'taps', "use layout='filters'"),
+    ((3, 3, 4, 8), 4, 'taps', "layout='filters' takes this rank"),
     ((2, 1, 8, 8), 2, 'taps', 'the largest c_in that works is 4')])
 def test_groups_that_do_not_fit(shape, groups, layout, remedy):
   init = packing(layout=layout, groups=groups)
@@ -347,3 +347,35 @@ def test_groups_print_and_are_checked_at_once():
     si.grassmann.packing(groups=0)
   for shape in [(3, 3, 0, 8), (3, 3, 2, 0), (0, 3, 2, 8)]:
     assert si.grassmann.packing(groups=2)(KEY, shape).shape == shape
+
+
+@pytest.mark.parametrize('make, options', [
+    (si.grassmann.packing, {'restarts': 10**12}),
+    (si.grassmann.packing, {'restarts': [1]}),
+    (si.grassmann.packing, {'steps': 0}), (si.grassmann.packing, {'seed': 'a'}),
+    (si.grassmann.packing, {'seed': 2**70}),
+    (si.grassmann.dictionary, {'seed': 1.5}),
+    (si.grassmann.dictionary, {'kind': 'sphere', 'steps': 2**40}),
+    (si.grassmann.tight_frame, {'iterations': 1.5}),
+    (si.grassmann.tight_frame, {'iterations': 'a'})])
+def test_numbers_of_a_search_are_integers_in_range(make, options):
+  (name, _), = list(options.items())[-1:]
+  with pytest.raises(ValueError, match=f'{name}=.*must be (an integer|at)'):
+    make(**options)
+
+
+@pytest.mark.parametrize('shape', [
+    (-1, 3, 3, 8), (3, 3, 2.0, 6), 'abcd', (3, 3, None, 8)])
+@pytest.mark.parametrize('make', [
+    si.grassmann.packing, si.grassmann.tight_frame, si.sao.delta_orthogonal])
+def test_sizes_are_integers_of_at_least_zero(make, shape):
+  init = make(density=0.5) if make is si.sao.delta_orthogonal else make()
+  with pytest.raises(ValueError, match='sequence of integers of at least 0'):
+    init(jax.random.key(0), shape)
+
+
+@pytest.mark.parametrize('num', [6, 13])  # looked up, and searched
+@pytest.mark.parametrize('key', ['a', None, 3])
+def test_a_key_is_a_key(num, key):
+  with pytest.raises(ValueError, match='no JAX PRNG key'):
+    si.grassmann.pack(key, dim=3, rank=1, num=num)
