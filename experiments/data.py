@@ -6,6 +6,7 @@ nothing: scikit-learn carries it. Imagenette comes from TFDS alone.
 
 from collections.abc import Callable
 import dataclasses
+import functools
 import gzip
 import hashlib
 import http.client
@@ -451,7 +452,7 @@ def load(
       allow_partial=allow_partial, exclude_inexact=exclude_inexact)
 
 
-def _digits(**options: Any) -> Dataset:
+def _digits(shuffled: bool = False, **options: Any) -> Dataset:
   if options.get('exclude_inexact'):
     raise ValueError('exclude_inexact: every image of digits is exact')
   from sklearn import datasets
@@ -460,8 +461,12 @@ def _digits(**options: Any) -> Dataset:
   labels = bunch.target.astype(np.int32)
   # The file is in the order of writers; the last fifth is written by others.
   train = len(images) * 4 // 5
-  return Dataset('digits', images[:train], labels[:train], images[train:],
-                 labels[train:], 10, 16, 'scikit-learn')
+  if shuffled:
+    order = np.random.default_rng(0).permutation(len(images))
+    images, labels = images[order], labels[order]
+  return Dataset('digits_shuffled' if shuffled else 'digits', images[:train],
+                 labels[:train], images[train:], labels[train:], 10, 16,
+                 'scikit-learn')
 
 
 def _imagenette(
@@ -527,6 +532,8 @@ def _raw_loader(name: str) -> Callable[..., Dataset]:
 
 
 registry.DATASETS['digits'] = _digits
+registry.DATASETS['digits_shuffled'] = functools.partial(
+    _digits, shuffled=True)
 registry.DATASETS['imagenette'] = _imagenette
 for _name in _RAW:
   registry.DATASETS[_name] = _raw_loader(_name)

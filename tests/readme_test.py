@@ -44,6 +44,7 @@ def test_commands_run(tmp_path):
   assert any('experiments.main' in line for line in commands)
   assert any('experiments.report' in line for line in commands)
   shown = {'experiments.figures': 'packings.png',
+           'experiments.sao_figures': 'figure4_25',
            'experiments.benchmarks.packing': 'rows 1'}  # others print a table
   for line in commands:
     words = shlex.split(line.replace('runs/', f'{tmp_path}/'))
@@ -53,6 +54,8 @@ def test_commands_run(tmp_path):
                 '--config.seeds=2']
     if 'experiments.benchmarks' in line:
       words += ['--cases', '3,1,6']
+    if 'experiments.sao_figures' in line:
+      words += ['--seeds', '1', '--widths', '32', '--depths', '3']
     result = subprocess.run(words, cwd=_ROOT, env=_ENVIRONMENT,
                             capture_output=True, text=True)
     assert result.returncode == 0, (line, result.stderr)
@@ -60,11 +63,13 @@ def test_commands_run(tmp_path):
     assert shown.get(module, 'first epoch %') in result.stdout
 
 
-def test_table_is_the_measured_one():
-  name, table = re.search(
+def test_tables_are_the_measured_ones():
+  tables = re.findall(
       r'<!-- begin table: (\S+) -->\n(.*?)<!-- end table -->', _README,
-      flags=re.DOTALL).groups()
-  assert table == (_ROOT / name).read_text()
+      flags=re.DOTALL)
+  assert len(tables) == 2
+  for name, table in tables:
+    assert table == (_ROOT / name).read_text()
 
 
 @pytest.mark.parametrize(

@@ -57,9 +57,12 @@ reference code, each shown by a test in `tests/sao`:
 **When it helps.** Very deep networks of plain layers, thousands of them, where
 any initializer but an orthogonal one needs normalization; and wide layers,
 whose cost falls with the density if they compute with the values. A product
-with a masked dense kernel saves nothing. The thesis found no gain with batch
-normalization or skip connections, nor from trading width for depth. First and
-last layers stay dense: give them a rule of their own.
+with a masked dense kernel saves nothing. It is not alone: products of Givens
+rotations, `pruning.givens`, are as exact and train as well. It is no help with
+batch normalization or skip connections, where pruned and random kernels end as
+SAO does (`experiments/configs/sao/residual.py`); nor, in the thesis, in trading
+width for depth. First and last layers stay dense: give them a rule of their
+own.
 
 Source: K. S. Esguerra, Sparsity-Aware Orthogonal Initialization of Multilayer
 Perceptrons and Convolutional Neural Networks, MSc thesis, Universiti Teknologi

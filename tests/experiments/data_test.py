@@ -140,6 +140,19 @@ def test_digits(digits):
   assert digits.source == 'scikit-learn'
 
 
+def test_shuffled_digits_are_the_same_images_split_at_random(digits):
+  shuffled = data.load('digits_shuffled')
+
+  def rows(dataset):
+    images = np.concatenate([dataset.train_images, dataset.test_images])
+    labels = np.concatenate([dataset.train_labels, dataset.test_labels])
+    return sorted(np.c_[images.reshape(len(images), -1), labels].tolist())
+
+  assert rows(shuffled) == rows(digits)
+  assert len(shuffled.train_labels) == len(digits.train_labels)
+  assert (shuffled.train_labels != digits.train_labels).any()
+
+
 def test_digits_are_split_not_shared(digits):
   from sklearn import datasets
   bunch = datasets.load_digits()

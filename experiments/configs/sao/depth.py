@@ -10,7 +10,20 @@ tanh, or (`:crelu`) in the form that looks linear at the start. On MNIST:
 
 10,000 layers of 64 units are `depth_10000.py`.
 
-Ours: RESULTS
+Ours, on digits after 3 epochs, accuracy in percent, mean of 3 seeds with tanh,
+one seed (`--config.seeds=1`) in the form that looks linear:
+
+    SAO           91.57      89.72
+    EOI           91.20      92.50
+    Dense         11.76      58.61
+    RG-N, scaled  10.28      10.00
+    RG-N, raw     diverged   diverged
+    RG-S          10.19      10.00
+    LMP-S         10.19      10.00
+    LRP-S         10.19      10.00
+
+The dense network has 64 times the weights, and a step at this learning rate is
+too large for it. (`experiments/published/sao/depth_<activation>/table.md`)
 """
 
 import ml_collections

@@ -4,13 +4,21 @@
         --workdir=runs/residual
 
 ResNet-20 on handwritten digits with an eighth of the kernels, five seeds; on
-CIFAR-10 it is figure 4.17. The same sparse methods without normalization and
-shortcuts:
+CIFAR-10 it is figure 4.17.
 
-    --config.model="vanilla_cnn(depth=20, width=16, activation='relu')"
-    --config.learning_rate=0.01
+Ours, final accuracy in percent:
 
-Ours: RESULTS
+    SAO           93.00
+    Dense         93.28
+    EOI           93.11
+    RG-N, scaled  94.33
+    RG-S          93.67
+    LMP-S         93.22
+    LRP-S         92.89
+
+All within the spread of the seeds: where layers are normalized, it does not
+matter that kernels start orthogonal, nor which are removed.
+(`experiments/published/sao/residual/table.md`)
 """
 
 import ml_collections
