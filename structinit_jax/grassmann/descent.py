@@ -407,9 +407,11 @@ def options(
     restarts: int | None, steps: int | None, seed: int = 0
 ) -> tuple[int | None, int | None, int]:
   """Checks what a search is asked for; returns it as Python integers."""
-  counts = (None if value is None else base.integer(name, value, 1, 2**30)
-            for name, value in (('restarts', restarts), ('steps', steps)))
-  return *counts, base.integer('seed', seed, -2**63, 2**63 - 1)
+  if restarts is not None:
+    restarts = base.integer('restarts', restarts, 1, 2**30)
+  if steps is not None:
+    steps = base.integer('steps', steps, 1, 2**30)
+  return restarts, steps, base.integer('seed', seed, -2**63, 2**63 - 1)
 
 
 def check_size(
