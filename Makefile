@@ -29,7 +29,8 @@ types: $(STAMP)
 	$(BIN)/pyrefly check
 
 notebooks: $(STAMP)
-	$(BIN)/python -m pytest --nbmake --nbmake-timeout=600 colabs
+	$(BIN)/python -m pytest --nbmake --nbmake-timeout=600 \
+	  --numprocesses=auto colabs
 
 clean:
 	rm -rf $(VENV) runs build dist *.egg-info

@@ -155,7 +155,21 @@ def integer(
 
 
 def check_key(key: Any) -> None:
-  """Raises ValueError for what is no JAX PRNG key, of either kind."""
+  """Checks that a value is a JAX PRNG key, of either kind.
+
+  Args:
+    key: the value.
+
+  Raises:
+    ValueError: if it is none.
+
+  Example:
+    >>> import jax
+    >>> from structinit_jax import base
+    >>> base.check_key(jax.random.key(0))
+
+  Source: the type of `jax.random.key` and that of `jax.random.PRNGKey`.
+  """
   dtype = getattr(key, 'dtype', None)
   if dtype is None or not (
       jnp.issubdtype(dtype, jax.dtypes.prng_key) or dtype == jnp.uint32):

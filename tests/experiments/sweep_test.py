@@ -264,7 +264,7 @@ def test_senseless_configs_are_refused_before_training(
 
 
 @pytest.mark.parametrize('expression', [
-    'grassmann', 'delta_orthogonal', 'packed = grassmann(freeze=True)'])
+    'grassmann', 'tight_frame', 'packed = grassmann(freeze=True)'])
 def test_an_initializer_that_cannot_serve_is_refused(
     make_config, tmp_path, epochs, expression):
   config = make_config(initializers=('he_normal', expression))
