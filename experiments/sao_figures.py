@@ -478,7 +478,8 @@ def deep_spectra(
       after = {}
       for name, apply in NETWORKS.items():
         x, product, scale = networks[name]
-        y, pushed = jax.linearize(lambda x: apply(x, kernel), x)  # noqa: B023
+        y, pushed = jax.linearize(
+            lambda x, apply=apply, kernel=kernel: apply(x, kernel), x)
         product = jax.vmap(pushed)(product)
         norm = jnp.linalg.norm(product) / math.sqrt(width)
         after[name] = y, product / norm, scale + jnp.log10(norm)

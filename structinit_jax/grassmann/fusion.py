@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from structinit_jax import base
 from structinit_jax import linalg
+from structinit_jax.grassmann import descent
 from structinit_jax.grassmann import initializers
 
 __all__ = ['tight_frame', 'tight_frame_exists']
@@ -65,11 +66,6 @@ def _works(dim: int, rank: int, num: int) -> bool:
   return num * rank <= dim or tight_frame_exists(dim, rank, num)
 
 
-def _stack(frames: jax.Array) -> jax.Array:
-  num, dim, rank = frames.shape
-  return frames.transpose(1, 0, 2).reshape(dim, num * rank)
-
-
 def _tighten(frames: jax.Array, iterations: int) -> jax.Array:
   r"""Moves subspaces to a tight fusion frame nearby.
 
@@ -93,12 +89,13 @@ def _tighten(frames: jax.Array, iterations: int) -> jax.Array:
 
   def newton(state: Any) -> Any:
     step, _, x, _ = state
-    stacked = _stack(x)
+    stacked = descent.stack(x)
     residual = ratio * linalg.matmul(stacked, stacked.T) - identity
     damping = jnp.linalg.norm(residual) / math.sqrt(dim)
 
     def linearised(symmetric: jax.Array) -> jax.Array:
-      half = ratio * linalg.matmul(_stack(tangent(x, symmetric)), stacked.T)
+      moved = descent.stack(tangent(x, symmetric))
+      half = ratio * linalg.matmul(moved, stacked.T)
       return half + half.T + damping * symmetric
 
     symmetric, _ = jax.scipy.sparse.linalg.cg(
@@ -176,7 +173,7 @@ def tight_frame(
       columns = linalg.haar(rotation_key, (dim, num * rank), dtype)
     else:
       frames = linalg.haar(frames_key, (num, dim, rank), dtype)
-      columns = _stack(_tighten(frames, iterations))
+      columns = descent.stack(_tighten(frames, iterations))
       columns = linalg.haar_rotate(rotation_key, columns)
     return initializers._kernel(columns, shape, layout, scale)
 

@@ -1,10 +1,11 @@
-"""A thousand sparse layers: who trains, on digits and on MNIST.
+"""A thousand sparse layers: who trains.
 
     python -m experiments.main --config=experiments/configs/sao/depth.py:tanh \
         --workdir=runs/depth_tanh
 
 1,000 layers of 256 units at degree 4, 98.4 % sparse: SAO and its rivals, with
-tanh, or (`:crelu`) in the form that looks linear at the start. On MNIST:
+tanh, or (`:crelu`) in the form that looks linear at the start. On MNIST (not
+run here):
 
     --config.dataset=mnist --config.batch_size=256 --config.epochs=1
 

@@ -15,8 +15,8 @@ SGD with momentum and a weight decay of 5e-4, 200 epochs, divided by 10 at 60,
 120 and 160 (section 3.5.5). The thesis gives neither widths nor, for these
 depths, learning rates. With 640 and 432 units the dense network of N = 4 layers
 in all has its 2.43e6 weights, and the degrees are 1/2, 1/4, 1/8 and 1/16 of
-432. At these densities, of all layers but the last, ours have 3.17e6, 2.76e6,
-2.55e6 and 2.44e6 weights.
+432. At these densities b of all layers but the last, ours have (3072 640 + 640
+432 + (N - 3) 432^2) b + 4320 weights, more than the thesis's at small N.
 
 Thesis, in percent:
 
