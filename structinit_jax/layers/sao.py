@@ -264,7 +264,7 @@ class SAOStack(_Sparse):
   `h -> activation(h K_l + b_l)`, l = 1 .. depth: what as many `SAODense` with
   the activation after each compute, but features stay rows from the first layer
   to the last, and 10,000 layers compile as fast as one. All layers have one
-  topology. The backward pass computes a layer again instead of storing it.
+  topology. Of a layer one array is stored for the backward pass, h K_l + b_l.
 
   With `activation=crelu` and `looks_linear=True` inputs and outputs have
   2 `features`, and the stack starts as a linear isometry of h.
@@ -347,15 +347,21 @@ class SAOStack(_Sparse):
         x, bias, *values, dtype=self.dtype)
 
     def layer(
-        h: jax.Array, params: tuple[list[jax.Array], jax.Array | None]
-    ) -> tuple[jax.Array, None]:
-      values, bias = params
-      h = _apply(lambda h, values: compute.matmul(
+        h: jax.Array, values: Sequence[jax.Array], bias: jax.Array | None
+    ) -> jax.Array:
+      z = _apply(lambda h, values: compute.matmul(
           h, values, topology, axis=0, precision=self.precision), h, values,
           self.looks_linear, axis=0)
-      return activation(h if bias is None else h + bias[:, None]), None
+      return z if bias is None else z + bias[:, None]
 
-    h, _ = jax.lax.scan(
-        jax.checkpoint(layer, prevent_cse=False), x.reshape(-1, width).T,
-        (values, bias))
-    return h.T.reshape(x.shape)
+    # From z to z, not from h to h: what is stored is z, and the backward pass
+    # computes the activation again, but no product.
+    def step(z: jax.Array, params: Any) -> tuple[jax.Array, None]:
+      return layer(activation(z), *params), None
+
+    first, rest = (
+        jax.tree.map(lambda v, part=part: v[part], (values, bias))
+        for part in (0, slice(1, None)))
+    z = layer(x.reshape(-1, width).T, *first)
+    z, _ = jax.lax.scan(jax.checkpoint(step, prevent_cse=False), z, rest)
+    return activation(z).T.reshape(x.shape)

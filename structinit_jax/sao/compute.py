@@ -8,7 +8,9 @@ own transposes are as fast as hand-written ones if the gather moves whole rows
 and says that it repeats none, so the scatter behind it is a copy.
 """
 
+from collections.abc import Callable
 from collections.abc import Sequence
+import functools
 import itertools
 import math
 from typing import Any
@@ -24,11 +26,11 @@ from structinit_jax.sao import weighing
 __all__ = ['conv', 'matmul', 'space_to_depth']
 
 _Runs = Sequence[tuple[int, int]]  # count, size of a block
-# Patches made at a time: on CPU what its caches hold, and far below the 32 MiB
-# from which glibc returns a buffer after every call, to be cleared page by page
-# in the next.
-_PATCH_BYTES = {'cpu': 2**23}
-_PATCH_BYTES_ELSEWHERE = 2**28
+# Copies a convolution makes at a time: on CPU what its caches hold, and far
+# below the 32 MiB from which glibc returns a buffer after every call, to be
+# cleared page by page in the next.
+_COPY_BYTES = {'cpu': 2**22}
+_COPY_BYTES_ELSEWHERE = 2**28
 
 
 def _take(x: jax.Array, rows: np.ndarray) -> jax.Array:
@@ -95,9 +97,13 @@ def _outputs(
 
 
 def _matrices(
-    values: Sequence[jax.Array], topology: topologies.Topology, ndim: int
+    values: Sequence[jax.Array], topology: topologies.Topology, ndim: int,
+    last: int = 1,
 ) -> list[jax.Array]:
-  """Returns the matrix of every block, of all taps: (count, taps * d, c)."""
+  """Returns the matrix of every block, (count, taps * d, last * c).
+
+  The taps of the last axis are among the columns if `last` is their number.
+  """
   shapes = [x.shape for x in values]
   if [shape[-3:] for shape in shapes] != list(topology.groups) or any(
       len(shape) != ndim + 3 for shape in shapes):
@@ -110,8 +116,8 @@ def _matrices(
   found = []
   for x in values:
     *_, count, d, c = x.shape
-    x = jnp.moveaxis(x.reshape(-1, count, d, c), 0, 1)
-    found.append(x.reshape(count, -1, c))
+    x = x.reshape(-1, last, count, d, c).transpose(2, 0, 3, 1, 4)
+    found.append(x.reshape(count, -1, last * c))
   return found
 
 
@@ -228,7 +234,6 @@ def conv(
   _check_inputs(x, -1, topology)
   kernel = values[0].shape[:-3]
   ndim = len(kernel)
-  matrices = _matrices(values, topology, ndim)
   if x.ndim <= ndim:
     raise ValueError(
         f'x of shape {x.shape}: kernels of shape {kernel} are for images '
@@ -248,40 +253,91 @@ def conv(
         f'does not fit with padding={padding!r}; the smallest image that works '
         f'is {tuple(w - sum(p) for w, p in zip(windows, pads, strict=True))}')
 
+  # A 3x3 kernel needs 3 copies of the inputs and 3 of the outputs; with all
+  # taps at the inputs it were 9. With a stride most outputs would be dropped.
+  inner = ndim - (strides[-1:] == (1,))
+  last = math.prod(kernel[inner:])
+  columns = spatial[-1] if inner < ndim else out[-1]
+  matrices = _matrices(values, topology, ndim, last)
+  taps = _taps(*(
+      sizes[:inner] for sizes in (kernel, dilation, strides, out)))
+
   @jax.checkpoint
-  def some(images: jax.Array, matrices: list[jax.Array]) -> jax.Array:
-    channels = jnp.moveaxis(images, (-1, 0), (0, -1))
+  def product(part: jax.Array, matrix: jax.Array) -> jax.Array:
+    rest = part.shape[2 + inner:]
+    z = jnp.einsum('pdc,pdk->pck', matrix, jnp.concatenate([
+        lax.slice(part, (0, 0, *start, *(0 for _ in rest)),
+                  (*part.shape[:2], *stop, *rest),
+                  (1, 1, *strides[:inner], *(1 for _ in rest)))
+        .reshape(*part.shape[:2], -1) for start, stop in taps], axis=1),
+                   precision=precision)
+    if inner == ndim:
+      return z
+    z = z.reshape(len(part), last, -1, math.prod(out[:-1]), *rest)
+    return functools.reduce(jnp.add, (
+        _columns(z[:, tap], tap * dilation[-1] - pads[-1][0], out[-1],
+                 padding == 'CIRCULAR') for tap in range(last)))
+
+  def copied(matrix: jax.Array) -> int:  # bytes, of a block and image
+    return x.dtype.itemsize * math.prod(out[:-1]) * columns * sum(
+        matrix.shape[1:])
+
+  def some(channels: jax.Array) -> jax.Array:
     channels = jnp.pad(
-        channels, [(0, 0), *pads, (0, 0)],
+        channels, [(0, 0), *pads[:inner], *[(0, 0)] * (ndim - inner + 1)],
         mode='wrap' if padding == 'CIRCULAR' else 'constant')
-    inner = channels.shape[1:]
+    sizes = channels.shape[1:]
     products = []
     for matrix, part in zip(
         matrices, _inputs(channels.reshape(len(channels), -1), topology),
         strict=True):
-      count = len(part)
-      part = part.reshape(count, part.shape[1], *inner)
-      patches = [
-          lax.slice(part, (0, 0, *start, 0),
-                    (*part.shape[:2], *stop, inner[-1]), (1, 1, *strides, 1))
-          .reshape(count, part.shape[1], -1)
-          for start, stop in _taps(kernel, dilation, strides, out)]
-      products.append(jnp.einsum(
-          'pdc,pdk->pck', matrix, jnp.concatenate(patches, axis=1),
-          precision=precision))
-    y = _outputs(products, topology)
-    y = y.reshape(topology.shape[1], *out, inner[-1])
-    return jnp.moveaxis(y, (0, -1), (-1, 0))
+      part = part.reshape(*part.shape[:2], *sizes)
+      chunk = _chunk(len(part), sizes[-1] * copied(matrix))
+      y = _batched(product, chunk, part, matrix)
+      products.append(y.reshape(len(part), matrix.shape[-1] // last, -1))
+    return _outputs(products, topology).reshape(
+        topology.shape[1], *out, sizes[-1])
 
   images = x.reshape(-1, *x.shape[-ndim - 1:])
-  size = _chunk(len(images), x.dtype.itemsize * math.prod(out) * sum(
-      matrix.shape[0] * matrix.shape[1] for matrix in matrices))
-  if size == len(images):
-    y = some(images, matrices)
-  else:
-    y = lax.map(lambda part: some(part, matrices),
-                images.reshape(-1, size, *images.shape[1:]))
-  return y.reshape(*batch, *out, topology.shape[1])
+  size = _chunk(
+      len(images), sum(len(matrix) * copied(matrix) for matrix in matrices))
+  groups = images.reshape(-1, max(size, 1), *images.shape[1:])
+  channels = _moved(groups, (-1, 1), (1, -1))
+  y = some(channels[0])[None] if len(groups) == 1 else lax.map(some, channels)
+  return _moved(y, (1, -1), (-1, 1)).reshape(*batch, *out, topology.shape[1])
+
+
+def _moved(x: jax.Array, source: Any, target: Any) -> jax.Array:
+  """Moves axes; not fused with what is around, many times slower on CPU."""
+  x = jnp.moveaxis(lax.optimization_barrier(x), source, target)
+  return lax.optimization_barrier(x)
+
+
+def _batched(
+    fn: Callable[..., jax.Array], size: int, *args: jax.Array) -> jax.Array:
+  """Applies `fn` to `size` entries of the first axes at a time."""
+  count = len(args[0])
+  if size == count:
+    return fn(*args)
+  y = lax.map(lambda some: fn(*some), tuple(
+      x.reshape(count // size, size, *x.shape[1:]) for x in args))
+  return lax.collapse(y, 0, 2)
+
+
+def _columns(x: jax.Array, first: int, size: int, wrap: bool) -> jax.Array:
+  """Returns `size` columns of x (..., columns, k), from column `first` on.
+
+  Outside there are zeros, or, if `wrap`, with as many columns, x again.
+  """
+  count = x.shape[-2]
+  if wrap:
+    return jnp.roll(x, -first, axis=-2)
+  start, stop = (min(max(end, 0), count) for end in (first, first + size))
+  low = min(max(-first, 0), size)
+  zeros = jnp.zeros((*x.shape[:-2], size, x.shape[-1]), x.dtype)
+  return jnp.concatenate([
+      zeros[..., :low, :], x[..., start:stop, :],
+      zeros[..., :size - low - (stop - start), :]], axis=-2)
 
 
 def _pads(
@@ -313,12 +369,12 @@ def _taps(
   return found
 
 
-def _chunk(images: int, bytes_each: int) -> int:
-  """Returns how many images to work on at a time, a divisor of them all."""
-  limit = _PATCH_BYTES.get(jax.default_backend(), _PATCH_BYTES_ELSEWHERE)
-  return max((size for size in range(1, images + 1)
-              if images % size == 0 and size * bytes_each <= limit),
-             default=min(images, 1))
+def _chunk(count: int, bytes_each: int) -> int:
+  """Returns how many of `count` to work on at a time, a divisor of it."""
+  limit = _COPY_BYTES.get(jax.default_backend(), _COPY_BYTES_ELSEWHERE)
+  return max((size for size in range(1, count + 1)
+              if count % size == 0 and size * bytes_each <= limit),
+             default=min(count, 1))
 
 
 def space_to_depth(x: jax.Array, size: int) -> jax.Array:
