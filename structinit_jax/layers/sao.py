@@ -11,6 +11,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from structinit_jax import base
 from structinit_jax import sao
 from structinit_jax.sao import compute
 from structinit_jax.sao import topologies
@@ -54,6 +55,13 @@ def _apply(
     return fn(x, values)
   one, other = jnp.split(x, 2, axis)
   return fn(one, [v[0] for v in values]) + fn(other, [v[1] for v in values])
+
+
+def _has_axis(fn: Callable[..., Any]) -> bool:
+  try:
+    return 'axis' in inspect.signature(fn).parameters
+  except ValueError:  # of a ufunc
+    return False
 
 
 class _Sparse(nn.Module):
@@ -322,20 +330,29 @@ class SAOStack(_Sparse):
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
     """Maps (..., features) to itself, twice as many if `looks_linear`."""
-    width = (2 if self.looks_linear else 1) * self.features
+    base.integer('depth', self.depth, 1)
+    width = (2 if self.looks_linear else 1) * base.integer(
+        'features', self.features, 1)
     # Not a vmap: that of a function with a rule of its own, such as relu,
     # moves the batch to the front and back again.
     activation = self.activation
-    if 'axis' in inspect.signature(activation).parameters:
+    if not callable(activation):
+      raise ValueError(f'activation {activation!r} is no function')
+    if _has_axis(activation):
       activation = functools.partial(activation, axis=0)
-    given = jax.eval_shape(
-        activation, jax.ShapeDtypeStruct((self.features, 1), x.dtype))
-    if x.shape[-1] != width or given.shape != (width, 1):
+    try:
+      given = jax.eval_shape(
+          activation, jax.ShapeDtypeStruct((self.features, 1), x.dtype)).shape
+    except (AttributeError, TypeError) as error:
+      raise ValueError(
+          f'activation {activation!r} is no function of one array that JAX '
+          'can trace, with one array as its result') from error
+    if not x.ndim or x.shape[-1] != width or given != (width, 1):
       raise ValueError(
           f'a stack of {self.features} features with looks_linear='
           f'{self.looks_linear} has layers that take {width}; x has shape '
-          f'{x.shape}, and the activation makes {self.features} to '
-          f'{given.shape[0]}')
+          f'{x.shape}, and the activation makes ({self.features}, 1) to '
+          f'{given}')
     topology = plan(self, width, self.looks_linear)
     values = self.param('values', lambda key: jax.vmap(lambda key: _mirrored(
         self.values_init(key, topology, dtype=self.param_dtype),

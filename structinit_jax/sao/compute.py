@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import functools
 import itertools
 import math
+import operator
 from typing import Any
 
 import jax
@@ -123,6 +124,8 @@ def _matrices(
 
 def _check_inputs(
     x: jax.Array, axis: int, topology: topologies.Topology) -> None:
+  if not -x.ndim <= axis < x.ndim:
+    raise ValueError(f'x of shape {x.shape} has no axis {axis}')
   if x.shape[axis] != topology.shape[0]:
     raise ValueError(
         f'x of shape {x.shape}: axis {axis} has {x.shape[axis]} features; '
@@ -177,11 +180,15 @@ def matmul(
       y.reshape(topology.shape[1], *rows.shape[1:]), 0, axis)
 
 
-def _tuple(value: int | Sequence[int], ndim: int, name: str) -> tuple[int, ...]:
-  found = (value,) * ndim if isinstance(value, int) else tuple(value)
+def _tuple(value: Any, ndim: int, name: str) -> tuple[int, ...]:
+  try:
+    found = tuple(operator.index(size) for size in (
+        value if isinstance(value, Sequence) else (value,) * ndim))
+  except TypeError:
+    found = ()
   if len(found) != ndim or any(size < 1 for size in found):
     raise ValueError(
-        f'{name}={value} must be a positive int, or {ndim} of them, one for '
+        f'{name}={value!r} must be a positive int, or {ndim} of them, one for '
         'every spatial axis of the kernel')
   return found
 
@@ -189,7 +196,7 @@ def _tuple(value: int | Sequence[int], ndim: int, name: str) -> tuple[int, ...]:
 def conv(
     x: jax.Array, values: Sequence[jax.Array], topology: topologies.Topology,
     *, strides: int | Sequence[int] = 1,
-    padding: str | Sequence[tuple[int, int]] = 'SAME',
+    padding: str | Sequence[Sequence[int]] = 'SAME',
     dilation: int | Sequence[int] = 1, precision: Any = None,
 ) -> jax.Array:
   """Convolves with sparse kernels, from the values that exist.
@@ -206,7 +213,8 @@ def conv(
       axes of `kernel` are as many as those of `spatial`.
     topology: of the channels (in, out).
     strides: one for all spatial axes, or one each.
-    padding: 'SAME', 'VALID', 'CIRCULAR' (as in `flax.linen.Conv`) or pairs.
+    padding: 'SAME', 'VALID', 'CIRCULAR' (as in `flax.linen.Conv`) or pairs;
+      negative ones cut.
     dilation: of the kernel; one for all axes, or one each.
     precision: as of `jax.lax.dot`.
 
@@ -232,7 +240,11 @@ def conv(
   Source: this library; the kernels are those of Esguerra (2023), 3.4.4.
   """
   _check_inputs(x, -1, topology)
-  kernel = values[0].shape[:-3]
+  kernel = tuple(values[0].shape[:-3]) if len(values) else ()
+  if not math.prod(kernel) or not kernel:
+    raise ValueError(
+        f'values of shapes {[v.shape for v in values]} have no taps: they are '
+        '(*kernel, count, d, c); for (count, d, c) use matmul')
   ndim = len(kernel)
   if x.ndim <= ndim:
     raise ValueError(
@@ -256,6 +268,7 @@ def conv(
   # A 3x3 kernel needs 3 copies of the inputs and 3 of the outputs; with all
   # taps at the inputs it were 9. With a stride most outputs would be dropped.
   inner = ndim - (strides[-1:] == (1,))
+  wrap = isinstance(padding, str) and padding == 'CIRCULAR'
   last = math.prod(kernel[inner:])
   columns = spatial[-1] if inner < ndim else out[-1]
   matrices = _matrices(values, topology, ndim, last)
@@ -273,19 +286,23 @@ def conv(
                    precision=precision)
     if inner == ndim:
       return z
-    z = z.reshape(len(part), last, -1, math.prod(out[:-1]), *rest)
+    z = z.reshape(
+        len(part), last, matrix.shape[-1] // last, math.prod(out[:-1]), *rest)
     return functools.reduce(jnp.add, (
         _columns(z[:, tap], tap * dilation[-1] - pads[-1][0], out[-1],
-                 padding == 'CIRCULAR') for tap in range(last)))
+                 wrap) for tap in range(last)))
 
   def copied(matrix: jax.Array) -> int:  # bytes, of a block and image
     return x.dtype.itemsize * math.prod(out[:-1]) * columns * sum(
         matrix.shape[1:])
 
   def some(channels: jax.Array) -> jax.Array:
-    channels = jnp.pad(
-        channels, [(0, 0), *pads[:inner], *[(0, 0)] * (ndim - inner + 1)],
-        mode='wrap' if padding == 'CIRCULAR' else 'constant')
+    outer = [(0, 0), *pads[:inner], *[(0, 0)] * (ndim - inner + 1)]
+    if wrap:
+      channels = jnp.pad(channels, outer, mode='wrap')
+    else:  # not jnp.pad, which refuses to cut
+      channels = lax.pad(channels, jnp.zeros((), x.dtype), [
+          (low, high, 0) for low, high in outer])
     sizes = channels.shape[1:]
     products = []
     for matrix, part in zip(
@@ -298,10 +315,11 @@ def conv(
     return _outputs(products, topology).reshape(
         topology.shape[1], *out, sizes[-1])
 
-  images = x.reshape(-1, *x.shape[-ndim - 1:])
+  images = x.reshape(math.prod(batch), *x.shape[-ndim - 1:])
   size = _chunk(
       len(images), sum(len(matrix) * copied(matrix) for matrix in matrices))
-  groups = images.reshape(-1, max(size, 1), *images.shape[1:])
+  groups = images.reshape(
+      len(images) // max(size, 1), max(size, 1), *images.shape[1:])
   channels = _moved(groups, (-1, 1), (1, -1))
   y = some(channels[0])[None] if len(groups) == 1 else lax.map(some, channels)
   return _moved(y, (1, -1), (-1, 1)).reshape(*batch, *out, topology.shape[1])
@@ -341,18 +359,24 @@ def _columns(x: jax.Array, first: int, size: int, wrap: bool) -> jax.Array:
 
 
 def _pads(
-    padding: str | Sequence[tuple[int, int]], spatial: Sequence[int],
+    padding: str | Sequence[Sequence[int]], spatial: Sequence[int],
     windows: Sequence[int], strides: Sequence[int],
 ) -> Sequence[tuple[int, int]]:
-  if padding == 'CIRCULAR':
+  if isinstance(padding, str) and padding == 'CIRCULAR':
     return [((window - 1) // 2, window // 2) for window in windows]
-  if padding in ('SAME', 'VALID'):
+  if isinstance(padding, str) and padding in ('SAME', 'VALID'):
     return lax.padtype_to_pads(spatial, windows, strides, padding)
-  if isinstance(padding, str) or len(padding) != len(spatial):
+  try:
+    pads = [] if isinstance(padding, str) else [
+        (operator.index(low), operator.index(high)) for low, high in padding]
+  except (TypeError, ValueError):
+    pads = []
+  if len(pads) != len(spatial):
     raise ValueError(
         f"padding={padding!r} is neither 'SAME', 'VALID', 'CIRCULAR' nor "
-        f'{len(spatial)} pairs, one for every spatial axis of the kernel')
-  return [(int(low), int(high)) for low, high in padding]
+        f'{len(spatial)} pairs of ints, one for every spatial axis of the '
+        'kernel')
+  return pads
 
 
 def _taps(

@@ -4,6 +4,7 @@ import argparse
 import json
 import sys
 
+import jax
 import numpy as np
 import pytest
 import scipy.linalg
@@ -12,6 +13,13 @@ import scipy.special
 from experiments.benchmarks import packing
 
 RNG = np.random.default_rng(0)
+
+
+@pytest.fixture(autouse=True)
+def single_precision():
+  """The peer, imported, turns float64 on for all that follows."""
+  yield
+  jax.config.update('jax_enable_x64', False)
 
 
 def random_frames(dim, rank, num):

@@ -264,6 +264,15 @@ def test_requests_that_are_refused():
       init(layer, 2, size)
   with pytest.raises(ValueError, match='2 spatial axes'):
     init(layers.SAOConv(8, (3, 3), degree=2), 2, 8)
+  with pytest.raises(ValueError, match=r'x has shape \(\)'):
+    init(layers.SAOStack(2, 8, 4))
+  for name, wrong in [('depth', 0), ('depth', 1.5), ('features', 8.),
+                      ('activation', 'relu'), ('activation', np.tanh),
+                      ('activation', lambda h: (h, h)),
+                      ('activation', lambda h: h.sum())]:
+    options = {'depth': 2, 'features': 8, 'degree': 4, name: wrong}
+    with pytest.raises(ValueError, match=name):
+      init(layers.SAOStack(**options), 2, 8)
 
 
 def test_the_library_does_not_need_flax():

@@ -181,6 +181,11 @@ def test_products_that_are_refused(make):
     compute.matmul(np.zeros((4, 9)), values, topology)
   with pytest.raises(ValueError, match='axis 0 has 4 features'):
     compute.matmul(np.zeros((4, 10)), values, topology, axis=0)
+  with pytest.raises(ValueError, match=r'\(4, 10\) has no axis 2'):
+    compute.matmul(np.zeros((4, 10)), values, topology, axis=2)
+  for wrong in (values, (), draw(topology, (0, 3))):
+    with pytest.raises(ValueError, match=r'have no taps: .* use matmul'):
+      compute.conv(np.zeros((2, 4, 4, 10)), wrong, topology)
   for wrong in (values[:1], draw(topology, (3,)), draw(make((10, 6), 2))):
     with pytest.raises(ValueError, match=r'0 spatial axes, and then \(\(1, 4'):
       compute.matmul(np.zeros((4, 10)), wrong, topology)
@@ -252,6 +257,23 @@ def test_some_images_or_blocks_at_a_time(make, monkeypatch, size, limit):
       fn(x, values), want)
 
 
+@pytest.mark.parametrize('strides', [1, 2])
+def test_negative_padding_cuts(make, strides):
+  """Not against XLA's convolution: on CPU it is wrong for such pads."""
+  topology = make((6, 4), 2)
+  values = draw(topology, (3, 3), dtype=np.float32)
+  x = np.random.default_rng(0).standard_normal((2, 7, 8, 6), np.float32)
+  want = compute.conv(
+      x[:, 1:, :-2], values, topology, strides=strides,
+      padding=((0, 1), (2, 0)))
+  got = compute.conv(
+      x, values, topology, strides=strides, padding=((-1, 1), (2, -2)))
+  np.testing.assert_array_equal(got, want)
+  # Of an image without columns there are the padded zeros.
+  y = compute.conv(x[:, :, :0], values, topology, padding=((1, 1), (2, 2)))
+  np.testing.assert_array_equal(y, np.zeros((2, 7, 2, 4)))
+
+
 def test_batches_and_transformations_of_conv(make):
   topology = make((6, 4), 2)
   values = draw(topology, (3, 3))
@@ -282,10 +304,10 @@ def test_convolutions_that_are_refused(make):
   with pytest.raises(ValueError, match='2 spatial axes'):
     compute.conv(x[0, 0], values, topology)
   for name in ('strides', 'dilation'):
-    for wrong in (0, (1,), (1, 2, 3)):
+    for wrong in (0, (1,), (1, 2, 3), 2., None, 'ab'):
       with pytest.raises(ValueError, match=f'{name}=.* positive int, or 2'):
         compute.conv(x, values, topology, **{name: wrong})
-  for wrong in ('FULL', [(1, 1)]):
+  for wrong in ('FULL', [(1, 1)], 1, None, [(1,), (1,)], [(1.5, 1), (1, 1)]):
     with pytest.raises(ValueError, match="neither 'SAME', 'VALID', 'CIRCULAR'"):
       compute.conv(x, values, topology, padding=wrong)
   with pytest.raises(ValueError, match=r'image that works is \(7, 7\)'):
