@@ -8,6 +8,7 @@ A map of the public names:
 * `masks`: keep removed weights removed under any optax optimizer;
 * `grassmann`: kernels that are optimal packings of subspaces;
 * `sao`: sparse kernels that are exactly orthogonal;
+* `lowrank`: two factors in place of a kernel, close past the activation;
 * `pruning`: the sparse baselines that papers compare with;
 * `layers`: Flax modules that store and compute with the structure alone;
 * `diagnostics`, `describe`: measure what an initializer gave;
@@ -21,6 +22,7 @@ from structinit_jax import axes
 from structinit_jax import diagnostics
 from structinit_jax import grassmann
 from structinit_jax import linalg
+from structinit_jax import lowrank
 from structinit_jax import masks
 from structinit_jax import pruning
 from structinit_jax import sao
@@ -40,8 +42,8 @@ from structinit_jax.tree import leaf_names
 __all__ = [
     'Axes', 'InitFn', 'Initializer', 'StructuredInit', '__version__', 'axes',
     'describe', 'diagnostics', 'grassmann', 'labels', 'layers',
-    'leaf_names', 'linalg',
-    'masks', 'partition', 'pruning', 'sao', 'tree', 'with_axes', 'zeros',
+    'leaf_names', 'linalg', 'lowrank', 'masks', 'partition', 'pruning', 'sao',
+    'tree', 'with_axes', 'zeros',
 ]
 
 

@@ -1,0 +1,107 @@
+"""Convolutions with two factors in place of a kernel."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+from jax import lax
+import jax.numpy as jnp
+
+from structinit_jax import base
+from structinit_jax.lowrank import forms
+
+__all__ = ['conv']
+
+
+def _sizes(value: int | Sequence[int], ndim: int, name: str) -> tuple[int, ...]:
+  found = (value,) * ndim if isinstance(value, int) else base.sizes(value)
+  if len(found) != ndim or min(found, default=1) < 1:
+    raise ValueError(
+        f'{name}={value} must be a positive int, or {ndim} of them, one for '
+        'every spatial axis of the kernel')
+  return found
+
+
+def conv(
+    x: jax.Array, u: jax.Array, v: jax.Array, *,
+    strides: int | Sequence[int] = 1,
+    padding: str | Sequence[tuple[int, int]] = 'SAME',
+    dilation: int | Sequence[int] = 1, precision: Any = None,
+) -> jax.Array:
+  """Convolves with a factorised kernel: two convolutions in a row.
+
+  What `lax.conv_general_dilated` does with `merge(u, v)`, in any of the forms.
+  Strides, padding and dilation of an axis go to the factor whose window spans
+  it; feature groups are read from the shapes.
+
+  Args:
+    x: images (*batch, *spatial, in).
+    u: first factor (*k, in / groups, groups * r).
+    v: second factor (*l, r, out).
+    strides: one for all spatial axes, or one each.
+    padding: 'SAME', 'VALID', 'CIRCULAR' (as in `flax.linen.Conv`) or pairs.
+    dilation: of the kernel; one for all axes, or one each.
+    precision: as of `jax.lax.dot`.
+
+  Returns:
+    Images (*batch, *spatial, out).
+
+  Raises:
+    ValueError: if the factors are none of a convolution, or do not fit x.
+
+  Example:
+    >>> import jax, structinit_jax as si
+    >>> keys = jax.random.split(jax.random.key(0), 3)
+    >>> u = jax.random.normal(keys[0], (1, 3, 8, 2))
+    >>> v = jax.random.normal(keys[1], (3, 1, 2, 4))
+    >>> x = jax.random.normal(keys[2], (2, 9, 9, 8))
+    >>> y = si.lowrank.conv(x, u, v, strides=2)
+    >>> z = jax.lax.conv_general_dilated(
+    ...     x, si.lowrank.merge(u, v), (2, 2), 'SAME',
+    ...     dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
+    >>> y.shape, bool(abs(y - z).max() < 1e-4)
+    ((2, 5, 5, 4), True)
+
+  Source: Khodak et al. (2021), section 3.
+  """
+  form = forms.form(u.shape, v.shape)
+  ndim = u.ndim - 2
+  if u.ndim != v.ndim or x.ndim <= ndim or (
+      x.shape[-1] != form.count * u.shape[-2]):
+    raise ValueError(
+        f'x of shape {x.shape} is not for factors of shapes {u.shape} and '
+        f'{v.shape}: they need images (*batch, *spatial, '
+        f'{form.count * u.shape[-2]}) of {ndim} spatial axes')
+  strides = _sizes(strides, ndim, 'strides')
+  dilation = _sizes(dilation, ndim, 'dilation')
+  windows = [(k - 1) * step + 1
+             for k, step in zip(form.kernel[:-2], dilation, strict=True)]
+  batch, spatial = x.shape[:-ndim - 1], x.shape[-ndim - 1:-1]
+  if padding == 'CIRCULAR':
+    pads = [((window - 1) // 2, window // 2) for window in windows]
+  elif padding in ('SAME', 'VALID'):
+    pads = lax.padtype_to_pads(spatial, windows, strides, padding)
+  elif isinstance(padding, str) or len(padding) != ndim:
+    raise ValueError(
+        f"padding={padding!r} is neither 'SAME', 'VALID', 'CIRCULAR' nor "
+        f'{ndim} pairs, one for every spatial axis of the kernel')
+  else:
+    pads = [(int(low), int(high)) for low, high in padding]
+  x = x.reshape(-1, *x.shape[-ndim - 1:])
+  if padding == 'CIRCULAR':
+    x = jnp.pad(x, [(0, 0), *pads, (0, 0)], mode='wrap')
+    pads = [(0, 0)] * ndim
+  axes = 'xyzabc'[:ndim]
+  layout = (f'N{axes}C', f'{axes}IO', f'N{axes}C')
+  for kernel, second in ((u, False), (v, True)):
+    # An axis that neither spans is strided at once, which saves the most.
+    mine = [(v.shape[i] > 1) == second for i in range(ndim)]
+    x = lax.conv_general_dilated(
+        x, kernel,
+        [s if own else 1 for s, own in zip(strides, mine, strict=True)],
+        [p if own else (0, 0) for p, own in zip(pads, mine, strict=True)],
+        rhs_dilation=[
+            s if own else 1 for s, own in zip(dilation, mine, strict=True)],
+        dimension_numbers=layout, feature_group_count=form.count,
+        precision=precision)
+  return x.reshape(*batch, *x.shape[1:])

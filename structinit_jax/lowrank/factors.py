@@ -1,0 +1,293 @@
+"""Two factors in place of a kernel."""
+
+from collections.abc import Callable
+import functools
+import math
+from typing import Any
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from structinit_jax import base
+from structinit_jax import linalg
+from structinit_jax.lowrank import duals
+from structinit_jax.lowrank import objectives
+from structinit_jax.lowrank import solvers
+
+__all__ = ['METHODS', 'Factors', 'factorize', 'fit', 'truncated_normal']
+
+METHODS = (
+    'baseline', 'spectral', 'rescaled', 'exact', 'relu_svd', 'adam',
+    'adam_warm')
+# Restarts matter where singular vectors are stationary or few; in a wide layer
+# their gain is below a thousandth.
+_SMALL, _RESTARTS = 64, 16
+_STEPS, _ADAM_STEPS = 500, 1000
+
+
+class Factors(NamedTuple):
+  """Factors of a kernel, `kernel ~ u @ v`.
+
+  Attributes:
+    u: matrix (in, rank).
+    v: matrix (rank, out).
+  """
+
+  u: jax.Array
+  v: jax.Array
+
+
+def truncated_normal(
+    key: base.Key, shape: base.Shape, dtype: Any = None) -> jax.Array:
+  """Samples a kernel of variance 1 / fan_in, cut at two standard deviations.
+
+  Args:
+    key: a JAX PRNG key.
+    shape: `(..., in, out)`.
+    dtype: of the result.
+
+  Returns:
+    Array of that shape.
+
+  Raises:
+    ValueError: if the dtype is not real and floating.
+
+  Example:
+    >>> import jax, structinit_jax as si
+    >>> w = si.lowrank.truncated_normal(jax.random.key(0), (400, 100))
+    >>> bool(abs(w.std() * 400**.5 - 1) < 0.01), bool(abs(w).max() < 0.114)
+    (True, True)
+
+  Source: Vodrahalli et al. (2022), section 4, of full-rank networks.
+  """
+  dtype, inner = base.dtypes(dtype)
+  x = jax.random.truncated_normal(key, -2, 2, tuple(shape), inner)
+  # 0.8796: the standard deviation of a normal variable cut at 2.
+  return (x / (0.87962566103423978 * math.sqrt(max(base.fan_in(shape), 1)))
+          ).astype(dtype)
+
+
+def _balance(basis: jax.Array, v: jax.Array) -> tuple[jax.Array, jax.Array]:
+  """Returns U sqrt(S) and sqrt(S) V^T of `basis @ v`, (d, r) and (r, ...)."""
+  flat = v.reshape(len(v), -1)
+  squares, turn = jnp.linalg.eigh(linalg.matmul(flat, flat.T))
+  floor = jnp.finfo(flat.dtype).eps * jnp.maximum(squares.max(), 1e-30)
+  root = jnp.maximum(squares, floor)[::-1] ** 0.25
+  turn = turn[:, ::-1]
+  return (linalg.matmul(basis, turn) * root[None],
+          (linalg.matmul(turn.T, flat) / root[:, None]).reshape(v.shape))
+
+
+def _adam(
+    key: base.Key, start: tuple[jax.Array, jax.Array], w: jax.Array,
+    activation: Callable[[jax.Array], jax.Array], *, steps: int, batch: int,
+    learning_rate: float,
+) -> tuple[jax.Array, jax.Array]:
+  """Algorithms 1 and 2: Adam on Gaussian inputs drawn anew at every step."""
+  optimizer = optax.scale_by_adam()
+  d, groups, _ = w.shape
+  rates = learning_rate * (
+      1 + jnp.cos(jnp.linspace(0, math.pi, steps, dtype=w.dtype))) / 2
+
+  def outputs(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    return activation(jnp.einsum('bgd,dgn->bn', x, kernel))
+
+  def loss(factors: tuple[jax.Array, jax.Array], x: jax.Array) -> jax.Array:
+    u, v = factors
+    inner = jnp.einsum('bgd,dr->bgr', x, u)
+    other = activation(jnp.einsum('bgr,rgn->bn', inner, v))
+    return ((outputs(x, w) - other)**2).sum(1).mean()
+
+  def step(
+      carry: Any, inputs: tuple[base.Key, jax.Array]) -> tuple[Any, None]:
+    (factors, state), (key, rate) = carry, inputs
+    x = jax.random.normal(key, (batch, groups, d), w.dtype)
+    with jax.numpy_dtype_promotion('standard'):  # optax raises floats to ints
+      updates, state = optimizer.update(jax.grad(loss)(factors, x), state)
+    factors = jax.tree.map(lambda p, u: p - rate * u, factors, updates)
+    return (factors, state), None
+
+  carry = (start, optimizer.init(start))
+  return jax.lax.scan(
+      step, carry, (jax.random.split(key, steps), rates))[0][0]
+
+
+def fit(
+    key: base.Key, w: jax.Array, rank: int, *, method: str,
+    activation: objectives.Activation, restarts: int | None, steps: int,
+    tolerance: float | None, batch: int, learning_rate: float,
+) -> tuple[jax.Array, jax.Array]:
+  """Returns the factors (d, rank) and (rank, groups, n) of W (d, groups, n).
+
+  Pure and of static shapes: layers of equal shapes are one `vmap`.
+  """
+  d, groups, n = w.shape
+  if method == 'baseline':
+    one, other = jax.random.split(key)
+    return (truncated_normal(one, (d, rank), w.dtype),
+            truncated_normal(other, (rank, groups * n), w.dtype)
+            .reshape(rank, groups, n) / math.sqrt(groups))
+  dual = duals.dual(activation)
+  if tolerance is None:
+    tolerance = 10 * float(jnp.finfo(w.dtype).eps)
+  if method == 'exact':
+    if restarts is None:
+      restarts = _RESTARTS if min(d, groups * n) <= _SMALL else 0
+    found = solvers.solve(
+        key, w, rank, dual, restarts=restarts, steps=steps,
+        tolerance=tolerance)
+    return _balance(found.basis, solvers.columns(found, w))
+  if method == 'relu_svd':
+    basis = solvers.subsets(w, rank, dual)
+    found = solvers.evaluate(basis, w, dual)
+    return _balance(basis, solvers.columns(found, w))
+  if method == 'adam':
+    one, key = jax.random.split(key)
+    start = fit(
+        one, w, rank, method='baseline', activation=activation,
+        restarts=restarts, steps=steps, tolerance=tolerance, batch=batch,
+        learning_rate=learning_rate)
+  else:
+    basis = solvers.top(w, rank)
+    v = linalg.matmul(basis.T, w.reshape(d, -1)).reshape(rank, groups, n)
+    if method == 'rescaled':
+      v = solvers.columns(solvers.evaluate(basis, w, dual), w)
+    start = _balance(basis, v)
+  if method.startswith('adam'):
+    return _adam(key, start, w, duals.function(activation), steps=steps,
+                 batch=batch, learning_rate=learning_rate)
+  return start
+
+
+def check_options(
+    method: str, activation: objectives.Activation, *, restarts: Any,
+    steps: Any, tolerance: Any, batch: Any, learning_rate: Any,
+) -> dict[str, Any]:
+  """Returns the options of `fit`, or says which of them cannot be."""
+  if method not in METHODS:
+    raise ValueError(
+        f'method {method!r} is unknown; use {", ".join(METHODS)}')
+  if method == 'relu_svd' and activation not in ('relu', jax.nn.relu):
+    raise ValueError(
+        f"method='relu_svd' is of the ReLU, not of {activation!r}; use "
+        "method='exact'")
+  duals.dual(activation)
+  if steps is None:
+    steps = _ADAM_STEPS if method.startswith('adam') else _STEPS
+  if restarts is not None:
+    restarts = base.integer('restarts', restarts, 0, 10**6)
+  for name, value in (('tolerance', tolerance), ('learning_rate',
+                                                 learning_rate)):
+    if value is not None and not 0 <= float(value) < math.inf:
+      raise ValueError(f'{name}={value} must be a finite float of at least 0')
+  return {
+      'method': method, 'activation': activation, 'restarts': restarts,
+      'steps': base.integer('steps', steps, 0), 'tolerance': tolerance,
+      'batch': base.integer('batch', batch, 1),
+      'learning_rate': float(learning_rate)}
+
+
+@functools.partial(jax.jit, static_argnames=(
+    'rank', 'method', 'activation', 'restarts', 'steps', 'tolerance', 'batch',
+    'learning_rate'))
+def _fit(key: base.Key, w: jax.Array, rank: int, **options: Any) -> Any:
+  return fit(key, w, rank, **options)
+
+
+def factorize(
+    key: base.Key, kernel: jax.Array, rank: int, *, method: str = 'exact',
+    activation: objectives.Activation = 'relu',
+    covariance: jax.Array | None = None, restarts: int | None = None,
+    steps: int | None = None, tolerance: float | None = None,
+    batch: int = 1024, learning_rate: float = 0.01,
+) -> Factors:
+  r"""Returns two factors of a kernel, the closest past the activation.
+
+  They are balanced, $U = Q \sqrt S$ and $V = \sqrt S R^T$ with orthonormal Q
+  and R, but for 'baseline' and after Adam.
+
+  * 'exact' (default): minimises `objective` by an iteration that only descends,
+    from the singular vectors on; `solvers` says how.
+  * 'spectral': the truncated singular value decomposition.
+  * 'rescaled': the same subspace, columns of the best norms.
+  * 'relu_svd': Algorithm 3, the best of all sets of `rank` singular vectors, if
+    there are no more than 2^14 of them, else 'rescaled'.
+  * 'adam', 'adam_warm': Algorithms 1 and 2, Adam on Gaussian inputs from
+    'baseline' and from 'spectral'.
+  * 'baseline': factors drawn as kernels are; of the kernel only the shape.
+
+  Args:
+    key: a JAX PRNG key.
+    kernel: matrix W (in, out).
+    rank: from 1 to min(in, out).
+    method: one of the above.
+    activation: as of `dual`: 'relu', 'gelu', 'linear', 'swish', 'tanh' or an
+      elementwise function.
+    covariance: of the inputs, (in, in); None is the identity.
+    restarts: of 'exact', from random subspaces beside the singular vectors; 16
+      by default if min(in, out) is at most 64, else 0.
+    steps: iterations at most; 500 by default, 1,000 of Adam.
+    tolerance: at which 'exact' stops: the gain of a step relative to the value;
+      ten roundings by default.
+    batch: inputs of a step of Adam.
+    learning_rate: of Adam, at the first step of a cosine.
+
+  Returns:
+    Factors(u, v) of the kernel's dtype, (in, rank) and (rank, out).
+
+  Raises:
+    ValueError: if the kernel is no finite matrix, the rank does not fit it (the
+      message says which do), or an option is unknown.
+
+  Example:
+    >>> import jax, structinit_jax as si
+    >>> w = jax.random.normal(jax.random.key(0), (32, 64)) / 32**.5
+    >>> for method in ('spectral', 'rescaled', 'exact'):
+    ...   u, v = si.lowrank.factorize(jax.random.key(1), w, 3, method=method)
+    ...   print(method, round(float(si.lowrank.objective(w, u, v)), 2))
+    spectral 22.02
+    rescaled 21.38
+    exact 21.35
+
+  Source: Vodrahalli et al. (2022), definition 2.1 and Algorithms 1 to 3; the
+    method 'exact' is this library's.
+  """
+  base.check_key(key)
+  dtype = jnp.asarray(kernel).dtype
+  kernel = objectives.check_matrix('kernel', kernel)
+  rank = check_rank(kernel.shape, rank)
+  options = check_options(
+      method, activation, restarts=restarts, steps=steps, tolerance=tolerance,
+      batch=batch, learning_rate=learning_rate)
+  check_finite('kernel', kernel)
+  w, back = kernel, None
+  if covariance is not None:
+    root, back = objectives.root(covariance, len(kernel))
+    check_finite('covariance', root)
+    w = linalg.matmul(root.astype(kernel.dtype), kernel)
+  u, v = _fit(key, w[:, None], rank, **options)
+  if back is not None and method != 'baseline':
+    u = linalg.matmul(back.astype(u.dtype), u)
+  return Factors(u.astype(dtype), v[:, 0].astype(dtype))
+
+
+def check_rank(shape: base.Shape, rank: Any) -> int:
+  """Returns the rank, or says which ranks a matrix of this shape has."""
+  most = min(shape)
+  if most < 1:
+    raise ValueError(f'kernel of shape {tuple(shape)} has no entries')
+  rank = base.integer('rank', rank)
+  if not 1 <= rank <= most:
+    raise ValueError(
+        f'kernel of shape {tuple(shape)} has no factors of rank {rank}; the '
+        f'nearest that works is {min(max(rank, 1), most)}, ranks are from 1 to '
+        f'{most}')
+  return rank
+
+
+def check_finite(name: str, x: jax.Array) -> None:
+  """Checks that an array has no NaN or infinity, where it has values yet."""
+  if not isinstance(x, jax.core.Tracer) and not bool(jnp.isfinite(x).all()):
+    raise ValueError(f'{name} of shape {x.shape} has a NaN or infinite entry')

@@ -1,0 +1,362 @@
+"""Pairs of factors in a tree: find them, make them, decay their product."""
+
+from collections.abc import Callable
+from collections.abc import Mapping
+import functools
+import re
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from structinit_jax import base as protocols
+from structinit_jax import linalg
+from structinit_jax import tree
+from structinit_jax.lowrank import factors
+from structinit_jax.lowrank import forms
+from structinit_jax.lowrank import objectives
+from structinit_jax.lowrank import ranks
+
+__all__ = ['compress', 'frobenius_decay', 'lfai', 'pairs']
+
+# Kernels of three axes that are no convolutions, as Flax names them, and how
+# many of their axes are inputs.
+_ATTENTION = ((r'(.*/)?(query|key|value)/kernel', 1), (r'(.*/)?out/kernel', 2))
+
+
+def _join(parent: str, last: str) -> str:
+  return f'{parent}/{last}' if parent else last
+
+
+def pairs(params: protocols.PyTree) -> dict[str, forms.Form]:
+  """Finds the pairs of factors of a tree: sibling leaves `u` and `v`.
+
+  Args:
+    params: parameters or their shapes.
+
+  Returns:
+    Their forms, by the name of what they are in.
+
+  Raises:
+    ValueError: if two siblings of these names are no factors of a kernel; the
+      message names them.
+
+  Example:
+    >>> import jax.numpy as jnp, structinit_jax as si
+    >>> params = {'head': {'u': jnp.ones((8, 2)), 'v': jnp.ones((2, 5))}}
+    >>> {name: form.kernel for name, form in si.lowrank.pairs(params).items()}
+    {'head': (8, 5)}
+
+  Source: this library.
+  """
+  names, leaves, _ = tree.flatten_with_names(params)
+  shapes = dict(zip(names, map(jnp.shape, leaves), strict=True))
+  found = {}
+  for name in names:
+    parent, _, last = name.rpartition('/')
+    other = _join(parent, 'v')
+    if last == 'u' and other in shapes:
+      try:
+        found[parent] = forms.form(shapes[name], shapes[other])
+      except ValueError as error:
+        raise ValueError(f'leaves {name!r} and {other!r}: {error}') from error
+  return found
+
+
+# Keys (count,), W (count, d, windows, n) and the rank.
+_Job = tuple[protocols.Key, jax.Array, int]
+
+
+@functools.lru_cache
+def _fits(
+    rank: int, options: tuple[tuple[str, Any], ...]) -> Callable[..., Any]:
+  return jax.jit(jax.vmap(
+      lambda key, w: factors.fit(key, w, rank, **dict(options))))
+
+
+def _fit_all(
+    jobs: Mapping[str, _Job], options: Mapping[str, Any]
+) -> dict[str, tuple[jax.Array, jax.Array]]:
+  """Factorises every W; those of one shape and rank are one `vmap`."""
+  alike: dict[Any, list[str]] = {}
+  for name, (_, w, rank) in jobs.items():
+    alike.setdefault((w.shape[1:], w.dtype, rank), []).append(name)
+  found = {}
+  for (_, _, rank), names in alike.items():
+    us, vs = _fits(rank, tuple(sorted(options.items())))(*(
+        jnp.concatenate([jobs[name][i] for name in names]) for i in range(2)))
+    first = 0
+    for name in names:
+      last = first + len(jobs[name][1])
+      found[name] = us[first:last], vs[first:last]
+      first = last
+  return found
+
+
+def lfai(
+    *, activation: objectives.Activation = 'relu', method: str = 'exact',
+    base: Callable[..., jax.Array] = factors.truncated_normal,
+    rest: Callable[..., jax.Array] | None = None, restarts: int | None = None,
+    steps: int | None = None, tolerance: float | None = None,
+    batch: int = 1024, learning_rate: float = 0.01,
+) -> protocols.StructuredInit:
+  r"""Low-rank layers that start as the function of full-rank ones.
+
+  For every pair of leaves `u`, `v` in one place of the tree, as
+  `layers.LowRankDense` and `LowRankConv` have them, a kernel is drawn by `base`
+  and replaced by its factors, by `factorize`. The kernel is the one that `base`
+  would have drawn for the leaf `kernel` of the full layer. Layers of equal
+  shapes are solved together.
+
+  Args:
+    activation: that follows the layers, as of `factorize`.
+    method: as of `factorize`.
+    base: Initializer of the full-rank kernels.
+    rest: Initializer of the leaves that are no factors, if there are any.
+    restarts: as of `factorize`.
+    steps: as of `factorize`.
+    tolerance: as of `factorize`.
+    batch: as of `factorize`.
+    learning_rate: as of `factorize`.
+
+  Returns:
+    A StructuredInit; `aux['ranks']` holds the ranks of the pairs.
+
+  Raises:
+    ValueError: for an unknown option; when called, for leaves that are no
+      factors if there is no `rest`, and for pairs that are none of a kernel.
+
+  Example:
+    >>> import jax, jax.numpy as jnp, structinit_jax as si
+    >>> shapes = {'u': jax.ShapeDtypeStruct((64, 6), jnp.float32),
+    ...           'v': jax.ShapeDtypeStruct((6, 32), jnp.float32)}
+    >>> params = si.lowrank.lfai(activation='relu')(jax.random.key(0), shapes)
+    >>> jax.tree.map(jnp.shape, params)
+    {'u': (64, 6), 'v': (6, 32)}
+
+  Source: Vodrahalli et al. (2022), definition 2.3 and Algorithms 1 to 3.
+  """
+  options = factors.check_options(
+      method, activation, restarts=restarts, steps=steps, tolerance=tolerance,
+      batch=batch, learning_rate=learning_rate)
+
+  def init_with_aux(
+      key: protocols.Key, shapes: protocols.PyTree
+  ) -> tuple[protocols.PyTree, protocols.Aux]:
+    protocols.check_key(key)
+    names, structs, treedef = tree.flatten_with_names(shapes)
+    dtypes = {name: struct.dtype
+              for name, struct in zip(names, structs, strict=True)}
+    found = pairs(shapes)
+    jobs = {}
+    for name, form in found.items():
+      inner = protocols.compute_dtype(dtypes[_join(name, 'u')])
+      try:
+        factors.check_rank(form.matrix, form.rank)
+      except ValueError as error:
+        raise ValueError(f'leaf {_join(name, "u")!r}: {error}') from error
+      kernel = base(
+          tree.leaf_key(key, _join(name, 'kernel')), form.kernel, inner)
+      keys = jax.random.split(
+          tree.leaf_key(key, _join(name, 'u')), form.count)
+      jobs[name] = keys, form.to_matrices(kernel), form.rank
+    made = {}
+    for name, (u, v) in _fit_all(jobs, options).items():
+      made[_join(name, 'u')], made[_join(name, 'v')] = found[name].leaves(u, v)
+    others = [name for name in names if name not in made]
+    if others and rest is None:
+      raise ValueError(
+          f'leaves {", ".join(others)} are no factors: give lfai rest=, an '
+          "Initializer for them, or a rule of si.partition, with "
+          "r'(.*/)?[uv]' for this one")
+    for name, struct in zip(names, structs, strict=True):
+      if name in others and rest is not None:
+        made[name] = rest(
+            tree.leaf_key(key, name), struct.shape, struct.dtype)
+    leaves = [made[name].astype(dtypes[name]) for name in names]
+    tree.check_like(names, leaves, structs)
+    return treedef.unflatten(leaves), {
+        'masks': treedef.unflatten([True] * len(names)),
+        'ranks': {name: form.rank for name, form in found.items()}}
+
+  return protocols.StructuredInit(
+      lambda key, shapes: init_with_aux(key, shapes)[0], init_with_aux)
+
+
+def compress(
+    params: protocols.PyTree, *, rank_scale: float | None = None,
+    rank: int | None = None, energy: float | None = None,
+    activation: objectives.Activation = 'relu', method: str = 'exact',
+    covariances: Mapping[str, jax.Array] | None = None,
+    select: str = '.*', kind: str = 'separable',
+    key: protocols.Key | None = None, restarts: int = 0,
+    steps: int | None = None, tolerance: float | None = None,
+) -> dict[str, Any]:
+  r"""Replaces the kernels of a trained network by factors.
+
+  A kernel is replaced if that saves parameters. With the covariance of its
+  inputs the outputs past the activation are approximated on data, as far as the
+  inputs are Gaussian.
+
+  Args:
+    params: nested dictionaries of arrays, as of Flax. A leaf `kernel` of two
+      axes is dense, of more a convolution `(*spatial, in, out)`, but for Flax's
+      attention: `query`, `key`, `value`, `out`.
+    rank_scale: ranks relative to the smaller side of the matrix; give this,
+      `rank` or `energy`.
+    rank: one rank for all, at most the smaller side.
+    energy: the share of the squared singular values that a rank has to keep.
+    activation: that follows the layers, as of `factorize`.
+    method: as of `factorize`; no Adam.
+    covariances: of the inputs, (in, in) in the order of the kernel's rows, by
+      the name of what the kernel is in; the identity for others.
+    select: regular expression of the names of the kernels to replace.
+    kind: of convolutions, 'separable' or 'pointwise'; covariances are for
+      'pointwise' and dense ones.
+    key: a JAX PRNG key, for `restarts`.
+    restarts: as of `factorize`, but 0 by default.
+    steps: as of `factorize`.
+    tolerance: as of `factorize`.
+
+  Returns:
+    Nested dictionaries, with `u` and `v` in place of `kernel`: parameters of
+    `layers.LowRankDense` and `LowRankConv`.
+
+  Raises:
+    ValueError: for a kernel that is not finite (the message names it), a
+      covariance of no kernel or of another shape, or an unknown option.
+
+  Example:
+    >>> import jax, jax.numpy as jnp, structinit_jax as si
+    >>> w = jax.random.normal(jax.random.key(0), (64, 64)) / 8
+    >>> params = {'hidden': {'kernel': w, 'bias': jnp.zeros(64)}}
+    >>> small = si.lowrank.compress(params, rank_scale=0.1)
+    >>> jax.tree.map(jnp.shape, small)
+    {'hidden': {'bias': (64,), 'u': (64, 6), 'v': (6, 64)}}
+
+  Source: Vodrahalli et al. (2022), remark 4.1, of other inputs.
+  """
+  if method == 'baseline' or method.startswith('adam'):
+    raise ValueError(
+        f'method {method!r} draws at random; use spectral, rescaled, exact or '
+        'relu_svd')
+  if restarts and key is None:
+    raise ValueError(f'restarts={restarts} need a key')
+  options = factors.check_options(
+      method, activation, restarts=restarts, steps=steps, tolerance=tolerance,
+      batch=1, learning_rate=0.)
+  choose = ranks.chooser(rank_scale=rank_scale, rank=rank, energy=energy)
+  names, leaves, _ = tree.flatten_with_names(params)
+  covariances = dict(covariances or {})
+  made, jobs, found, back = {}, {}, {}, {}
+  for name, leaf in zip(names, leaves, strict=True):
+    made[name] = leaf
+    parent, _, last = name.rpartition('/')
+    if last != 'kernel' or jnp.ndim(leaf) < 2 or not re.fullmatch(select, name):
+      continue
+    factors.check_finite(f'leaf {name!r}', leaf)
+    inner = protocols.compute_dtype(leaf.dtype)
+    inputs = 1 if leaf.ndim == 2 else 0 if leaf.ndim > 3 else next(
+        (n for pattern, n in _ATTENTION if re.fullmatch(pattern, name)), 0)
+    one = forms.factor_shapes(leaf.shape, 1, kind=kind, inputs=inputs)
+    w = one.to_matrices(leaf.astype(inner))
+    if parent in covariances:
+      if one.windows > 1:
+        raise ValueError(
+            f"leaf {name!r} of shape {leaf.shape}: a covariance needs kind="
+            "'pointwise', as the factors of a separable convolution see single "
+            'rows of the window')
+      try:
+        root, inverse = objectives.root(covariances.pop(parent), one.rows)
+      except ValueError as error:
+        raise ValueError(f'leaf {name!r}: {error}') from error
+      w = linalg.matmul(root.astype(inner), w[0, :, 0])[None, :, None]
+      back[parent] = inverse.astype(inner)
+    size = choose(w.reshape(one.matrix))
+    if size * sum(one.matrix) >= w.size:
+      continue
+    found[parent] = forms.factor_shapes(
+        leaf.shape, size, kind=kind, inputs=inputs)
+    # Without restarts no key is used.
+    leaf_key = tree.leaf_key(jax.random.key(0) if key is None else key, name)
+    jobs[parent] = jax.random.split(leaf_key, 1), w, size
+    del made[name]
+  if covariances:
+    raise ValueError(
+        f'covariances of {", ".join(sorted(covariances))} are of no kernel')
+  dtypes = {name: leaf.dtype for name, leaf in zip(names, leaves, strict=True)}
+  for name, (u, v) in _fit_all(jobs, options).items():
+    if name in back:
+      u = linalg.matmul(back[name], u)
+    dtype = dtypes[_join(name, 'kernel')]
+    for last, leaf in zip('uv', found[name].leaves(u, v), strict=True):
+      made[_join(name, last)] = leaf.astype(dtype)
+  return tree.nest({name: made[name] for name in sorted(made)})
+
+
+def frobenius_decay(coefficient: float) -> optax.GradientTransformation:
+  r"""Decays the products of factors, not the factors.
+
+  Adds the gradient of $\frac{\lambda}{2} \| U V \|_F^2$, that is
+  $\lambda U (V V^T)$ and $\lambda (U^T U) V$, to the updates of every pair; the
+  product is not formed. Other leaves are left alone.
+
+  Args:
+    coefficient: lambda, at least 0.
+
+  Returns:
+    An optax transformation; it belongs before the one that scales by the
+    learning rate, as `optax.add_decayed_weights` does.
+
+  Raises:
+    ValueError: if the coefficient is negative or not finite; if there is no
+      pair, or an update is not given the parameters.
+
+  Example:
+    >>> import jax.numpy as jnp, optax, structinit_jax as si
+    >>> params = {'u': jnp.ones((3, 1)), 'v': 2 * jnp.ones((1, 2))}
+    >>> decay = si.lowrank.frobenius_decay(0.1)
+    >>> zeros = optax.tree.zeros_like(params)
+    >>> updates, _ = decay.update(zeros, decay.init(params), params)
+    >>> [[round(float(x), 2) for x in row] for row in updates['u']]
+    [[0.8], [0.8], [0.8]]
+
+  Source: Khodak et al. (2021), section 3.2; Vodrahalli et al. (2022), section
+    4.
+  """
+  coefficient = float(coefficient)
+  if not 0 <= coefficient < float('inf'):
+    raise ValueError(
+        f'coefficient {coefficient} must be a finite float of at least 0')
+
+  def init_fn(params: protocols.PyTree) -> optax.EmptyState:
+    if not pairs(params):
+      raise ValueError(
+          'no pair of leaves u, v among '
+          f'{", ".join(tree.leaf_names(params)) or "none"}')
+    return optax.EmptyState()
+
+  def update_fn(
+      updates: protocols.PyTree, state: optax.OptState,
+      params: protocols.PyTree = None,
+  ) -> tuple[protocols.PyTree, optax.OptState]:
+    if params is None:
+      raise ValueError(
+          'frobenius_decay needs params: optimizer.update(g, s, p)')
+    names, leaves, treedef = tree.flatten_with_names(params)
+    values = dict(zip(names, leaves, strict=True))
+    decays = {}
+    for name, form in pairs(params).items():
+      one, other = _join(name, 'u'), _join(name, 'v')
+      u, v = form.matrices(values[one], values[other])
+      flat = v.reshape(*v.shape[:2], -1)
+      decays[one], decays[other] = form.leaves(
+          linalg.matmul(u, linalg.matmul(flat, flat.mT)),
+          linalg.matmul(linalg.matmul(u.mT, u), flat).reshape(v.shape))
+    return treedef.unflatten([
+        update + coefficient * decays[name] if name in decays else update
+        for name, update in zip(
+            names, treedef.flatten_up_to(updates), strict=True)]), state
+
+  return optax.GradientTransformation(init_fn, update_fn)
