@@ -1,0 +1,265 @@
+"""Trees of factors: forms, convolutions, LFAI, decay and compression."""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import structinit_jax as si
+from structinit_jax import lowrank
+from structinit_jax.lowrank import forms
+
+KEY = jax.random.key(0)
+
+
+def shaped(**shapes):
+  return {name: jax.ShapeDtypeStruct(shape, jnp.float32)
+          for name, shape in shapes.items()}
+
+
+def drawn(form, key=KEY):
+  one, other = jax.random.split(key)
+  return jax.random.normal(one, form.u), jax.random.normal(other, form.v)
+
+
+def dense_conv(x, kernel, strides, padding, dilation, groups):
+  """XLA's, of the merged kernel, in float64."""
+  ndim = kernel.ndim - 2
+  if padding == 'CIRCULAR':
+    spans = [(k - 1) * step + 1
+             for k, step in zip(kernel.shape, dilation, strict=False)]
+    x = jnp.pad(x, [(0, 0), *[((s - 1) // 2, s // 2) for s in spans], (0, 0)],
+                mode='wrap')
+    padding = 'VALID'
+  axes = 'xyz'[:ndim]
+  return jax.lax.conv_general_dilated(
+      x, kernel, strides, padding, rhs_dilation=dilation,
+      dimension_numbers=(f'N{axes}C', f'{axes}IO', f'N{axes}C'),
+      feature_group_count=groups)
+
+
+@pytest.mark.parametrize('kind', forms.FORMS)
+@pytest.mark.parametrize('kernel, strides, padding, dilation, groups', [
+    ((3, 3), (1, 1), 'SAME', (1, 1), 1),
+    ((3, 2), (2, 3), 'SAME', (1, 1), 2),
+    ((1, 5), (1, 2), 'VALID', (1, 1), 1),
+    ((5, 1), (2, 1), 'SAME', (1, 1), 1),
+    ((3, 3), (2, 1), ((1, 2), (0, 3)), (2, 1), 4),
+    ((2, 3), (1, 1), 'CIRCULAR', (1, 2), 2),
+    ((1, 1), (2, 2), 'SAME', (1, 1), 1),
+    ((4,), (3,), 'SAME', (2,), 2),
+    ((2, 3, 2), (1, 2, 1), 'SAME', (1, 1, 1), 1),
+])
+def test_two_convolutions_are_that_of_the_merged_kernel(
+    kind, kernel, strides, padding, dilation, groups):
+  form = forms.factor_shapes((*kernel, 8 // groups, 12), 2, kind=kind,
+                             feature_groups=groups)
+  assert form.kernel == (*kernel, 8 // groups, 12)
+  with jax.enable_x64(True):
+    u, v = (x.astype(jnp.float64) for x in drawn(form))
+    x = jax.random.normal(
+        KEY, (2, *(9, 8, 7)[:len(kernel)], 8), jnp.float64)
+    want = dense_conv(
+        x, lowrank.merge(u, v), strides, padding, dilation, groups)
+    got = lowrank.conv(
+        x, u, v, strides=strides, padding=padding, dilation=dilation)
+  np.testing.assert_allclose(got, want, rtol=1e-11, atol=1e-11)
+
+
+def test_merged_kernels_by_hand():
+  u, v = drawn(forms.factor_shapes((3, 2, 4, 5), 2))
+  want = np.einsum('jir,kro->kjio', u[0], v[:, 0])
+  np.testing.assert_allclose(lowrank.merge(u, v), want, atol=1e-6)
+  u, v = drawn(forms.factor_shapes((3, 2, 4, 5), 2, kind='pointwise'))
+  want = np.einsum('kjir,ro->kjio', u, v[0, 0])
+  np.testing.assert_allclose(lowrank.merge(u, v), want, atol=1e-6)
+  for inputs, equation in [(1, 'ir,rhs->ihs'), (2, 'hir,rs->his')]:
+    u, v = drawn(forms.factor_shapes((6, 2, 3), 2, inputs=inputs))
+    np.testing.assert_allclose(
+        lowrank.merge(u, v), np.einsum(equation, u, v), atol=1e-6)
+
+
+@pytest.mark.parametrize('kind', forms.FORMS)
+@pytest.mark.parametrize('shape', [
+    (3, 3, 4, 4), (3, 2, 5, 4), (2, 3, 4, 5), (5, 2, 3), (6, 7), (1, 1, 4, 3)])
+def test_a_pretrained_kernel_comes_back_at_full_rank(kind, shape):
+  kernel = jax.random.normal(KEY, shape)
+  rank = min(forms.factor_shapes(shape, 1, kind=kind).matrix)
+  form = forms.factor_shapes(shape, rank, kind=kind)
+  w = form.to_matrices(kernel)
+  np.testing.assert_array_equal(form.from_matrices(w), kernel)
+  options = lowrank.factors.check_options(
+      'exact', 'relu', restarts=0, steps=5, tolerance=None, batch=1,
+      learning_rate=0.)
+  u, v = jax.vmap(lambda key, w: lowrank.factors.fit(
+      key, w, rank, **options))(jax.random.split(KEY, len(w)), w)
+  found = lowrank.merge(*form.leaves(u, v))
+  assert jnp.linalg.norm(found - kernel) < 1e-6 * jnp.linalg.norm(kernel)
+
+
+def test_forms_that_are_none():
+  for u, v in [((3, 2), (3, 4)), ((3, 3, 4, 2), (3, 1, 2, 5)),
+               ((1, 3, 4, 3), (3, 1, 2, 5)), ((4,), (4, 2)), ((4, 0), (0, 3)),
+               ((1, 3, 4, 4), (3, 1, 2, 5)), ((4, 6), (3, 8))]:
+    with pytest.raises(ValueError, match='no factors of a kernel'):
+      forms.form(u, v)
+  with pytest.raises(ValueError, match='nearest that works is 12'):
+    forms.factor_shapes((3, 3, 4, 4), 13)
+  with pytest.raises(ValueError, match='unknown; use separable, pointwise'):
+    forms.factor_shapes((3, 3, 4, 4), 2, kind='tucker')
+  with pytest.raises(ValueError, match='divide the outputs, 5'):
+    forms.factor_shapes((3, 3, 4, 5), 2, feature_groups=2)
+  u, v = drawn(forms.factor_shapes((3, 3, 4, 4), 2))
+  with pytest.raises(ValueError, match='of 2 spatial axes'):
+    lowrank.conv(jnp.ones((2, 8, 8, 5)), u, v)
+  with pytest.raises(ValueError, match='strides=0 must be a positive int'):
+    lowrank.conv(jnp.ones((2, 8, 8, 4)), u, v, strides=0)
+  with pytest.raises(ValueError, match="padding='FULL' is neither"):
+    lowrank.conv(jnp.ones((2, 8, 8, 4)), u, v, padding='FULL')
+
+
+SHAPES = {
+    'a': shaped(u=(20, 3), v=(3, 10), bias=(10,)),
+    'b': shaped(u=(20, 3), v=(3, 10)),
+    'conv': shaped(u=(1, 3, 4, 2), v=(3, 1, 2, 8)),
+    'groups': shaped(u=(3, 3, 2, 4), v=(1, 1, 2, 6)),
+    'heads': shaped(u=(12, 2), v=(2, 3, 4)),
+}
+
+
+def test_every_pair_starts_as_the_kernel_of_the_full_layer():
+  init = lowrank.lfai(rest=si.zeros)
+  params, aux = init.init_with_aux(KEY, SHAPES)
+  assert aux['ranks'] == {'a': 3, 'b': 3, 'conv': 2, 'groups': 2, 'heads': 2}
+  assert jax.tree.structure(aux['masks']) == jax.tree.structure(SHAPES)
+  assert not params['a']['bias'].any()
+  full = si.partition([('.*', lowrank.truncated_normal)])(KEY, {
+      name: shaped(kernel=form.kernel)
+      for name, form in lowrank.pairs(SHAPES).items()})
+  for name in ('a', 'b'):
+    kernel = full[name]['kernel']
+    u, v = lowrank.factorize(KEY, kernel, 3)
+    loss, best = (
+        lowrank.objective(kernel, *pair)
+        for pair in ((params[name]['u'], params[name]['v']), (u, v)))
+    np.testing.assert_allclose(loss, best, rtol=1e-4)
+  for name in ('conv', 'groups', 'heads'):
+    kernel = full[name]['kernel']
+    found = lowrank.merge(params[name]['u'], params[name]['v'])
+    cosine = (found * kernel).sum() / jnp.linalg.norm(
+        found) / jnp.linalg.norm(kernel)
+    assert cosine > 0.5
+
+
+def test_layers_do_not_depend_on_company_and_jit_changes_little():
+  init = lowrank.lfai(rest=si.zeros)
+  params = init(KEY, SHAPES)
+  alone = init(KEY, {'b': SHAPES['b']})
+  jitted = jax.jit(functools.partial(init, shapes=SHAPES))(KEY)
+  for got, want in [(alone['b'], params['b']), (jitted['b'], params['b'])]:
+    np.testing.assert_allclose(
+        lowrank.merge(got['u'], got['v']),
+        lowrank.merge(want['u'], want['v']), atol=1e-4)
+
+
+def test_outputs_of_a_separable_convolution_are_groups_of_columns():
+  """The solver's objective, sampled: the columns of one output together."""
+  form = forms.factor_shapes((3, 3, 4, 8), 2)
+  kernel = lowrank.truncated_normal(KEY, form.kernel)
+  x = jax.random.normal(KEY, (400, 12, 12, 4))
+
+  def loss(method):
+    init = lowrank.lfai(method=method, base=lambda *_: kernel)
+    params = init(KEY, shaped(u=form.u, v=form.v))
+    outputs = [jax.nn.relu(y) for y in (
+        dense_conv(x, kernel, (1, 1), 'VALID', (1, 1), 1),
+        lowrank.conv(x, params['u'], params['v'], padding='VALID'))]
+    return float(((outputs[0] - outputs[1])**2).mean())
+
+  assert loss('exact') < loss('rescaled') < loss('spectral')
+
+
+def test_frobenius_decay_is_the_gradient():
+  params = lowrank.lfai(rest=si.zeros)(KEY, SHAPES)
+  decay = lowrank.frobenius_decay(0.3)
+  zeros = optax.tree.zeros_like(params)
+  updates, _ = jax.jit(decay.update)(zeros, decay.init(params), params)
+
+  def norm(params):
+    return 0.15 * sum((lowrank.merge(p['u'], p['v'])**2).sum()
+                      for p in params.values())
+
+  jax.tree.map(
+      functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6),
+      updates, jax.grad(norm)(params))
+  for coefficient in (-1, math.nan, math.inf):
+    with pytest.raises(ValueError, match='finite float of at least 0'):
+      lowrank.frobenius_decay(coefficient)
+  with pytest.raises(ValueError, match='no pair of leaves u, v among kernel'):
+    decay.init({'kernel': jnp.ones((2, 2))})
+  with pytest.raises(ValueError, match='needs params'):
+    decay.update(zeros, decay.init(params))
+
+
+def test_trees_that_are_refused():
+  with pytest.raises(ValueError, match=r'leaves a/bias .*\[uv\]'):
+    lowrank.lfai()(KEY, SHAPES)
+  with pytest.raises(ValueError, match="leaves 'u' and 'v': u of shape"):
+    lowrank.lfai()(KEY, shaped(u=(4, 2), v=(3, 5)))
+  with pytest.raises(ValueError, match=r"leaf 'a/u': .* works is 3"):
+    lowrank.lfai()(KEY, {'a': shaped(u=(3, 4), v=(4, 5))})
+  with pytest.raises(ValueError, match='unknown; use baseline'):
+    lowrank.lfai(method='svd')
+
+
+def test_compression():
+  keys = jax.random.split(KEY, 4)
+  params = {
+      'dense': {'kernel': jax.random.normal(keys[0], (40, 30)),
+                'bias': jnp.ones(30)},
+      'conv': {'kernel': jax.random.normal(keys[1], (3, 3, 16, 16))},
+      'query': {'kernel': jax.random.normal(keys[2], (32, 4, 8))},
+      'tiny': {'kernel': jax.random.normal(keys[3], (2, 2))},
+  }
+  small = lowrank.compress(params, rank_scale=0.1)
+  assert jax.tree.map(jnp.shape, small) == {
+      'dense': {'u': (40, 3), 'v': (3, 30), 'bias': (30,)},
+      'conv': {'u': (1, 3, 16, 5), 'v': (3, 1, 5, 16)},
+      'query': {'u': (32, 3), 'v': (3, 4, 8)},
+      'tiny': {'kernel': (2, 2)}}
+  chosen = lowrank.compress(params, rank=2, select='dense/.*')
+  assert chosen['dense']['u'].shape == (40, 2)
+  assert chosen['conv'].keys() == {'kernel'}
+  values = np.linalg.svd(params['dense']['kernel'], compute_uv=False)**2
+  kept = int((np.cumsum(values) / values.sum() < 0.5).sum()) + 1
+  energy = lowrank.compress(params, energy=0.5, select='dense/.*')
+  assert energy['dense']['u'].shape == (40, kept)
+
+
+def test_compression_on_the_inputs_that_occur():
+  kernel = lowrank.truncated_normal(KEY, (30, 20))
+  scales = jnp.exp(jax.random.normal(KEY, (30,)))
+  covariance = jnp.diag(scales**2)
+  params = {'hidden': {'kernel': kernel}}
+  losses = []
+  for given in ({}, {'hidden': covariance}):
+    small = lowrank.compress(params, rank=3, covariances=given)['hidden']
+    losses.append(lowrank.objective(
+        kernel, small['u'], small['v'], covariance=covariance))
+  assert losses[1] < 0.9 * losses[0]
+  for options, message in [
+      ({'rank': 3, 'covariances': {'other': covariance}}, 'of other are of no'),
+      ({'rank': 3, 'covariances': {'hidden': jnp.eye(3)}}, "'hidden/kernel'"),
+      ({'rank': 3, 'rank_scale': 0.1}, 'give one of'), ({}, 'give one of'),
+      ({'rank_scale': 1.5}, r'in \(0, 1\]'), ({'energy': 0.}, r'in \(0, 1\]'),
+      ({'rank': 3, 'method': 'adam'}, 'draws at random'),
+      ({'rank': 3, 'restarts': 4}, 'need a key')]:
+    with pytest.raises(ValueError, match=message):
+      lowrank.compress(params, **options)
+  bad = {'hidden': {'kernel': kernel.at[0, 0].set(jnp.nan)}}
+  with pytest.raises(ValueError, match=r"leaf 'hidden/kernel' .* NaN"):
+    lowrank.compress(bad, rank=2)
