@@ -5,12 +5,15 @@ themselves:
 
 * `SAODense`, `SAOConv`, `SAOStack`: sparse orthogonal layers that store and
   compute with their nonzeros, by `sao.matmul` and `sao.conv`;
+* `LowRankDense`, `LowRankConv`: two factors in place of a kernel;
 * `ECOConv`, `SOCConv`: convolutions that stay orthogonal while they train;
 * `maxmin`, `crelu`: activations that keep norms.
 """
 
 from structinit_jax.layers.activations import crelu
 from structinit_jax.layers.activations import maxmin
+from structinit_jax.layers.lowrank import LowRankConv
+from structinit_jax.layers.lowrank import LowRankDense
 from structinit_jax.layers.orthogonal_convs import ECOConv
 from structinit_jax.layers.orthogonal_convs import SOCConv
 from structinit_jax.layers.sao import SAOConv
@@ -18,5 +21,6 @@ from structinit_jax.layers.sao import SAODense
 from structinit_jax.layers.sao import SAOStack
 
 __all__ = [
-    'ECOConv', 'SAOConv', 'SAODense', 'SAOStack', 'SOCConv', 'crelu', 'maxmin',
+    'ECOConv', 'LowRankConv', 'LowRankDense', 'SAOConv', 'SAODense', 'SAOStack',
+    'SOCConv', 'crelu', 'maxmin',
 ]

@@ -1,0 +1,183 @@
+"""Layers with two factors in place of a kernel."""
+
+from collections.abc import Callable
+from collections.abc import Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from structinit_jax import lowrank
+from structinit_jax.lowrank import forms
+from structinit_jax.lowrank import ranks
+
+__all__ = ['LowRankConv', 'LowRankDense']
+
+
+class _LowRank(nn.Module):
+  """What layers with factors share."""
+
+  def _factors(
+      self, kernel: tuple[int, ...], **options: Any) -> list[jax.Array]:
+    """Returns the parameters `u` and `v`, drawn together."""
+    if (self.rank is None) == (self.rank_scale is None):
+      raise ValueError(
+          f'give one of rank={self.rank} and rank_scale={self.rank_scale}')
+    rank = self.rank
+    if rank is None:
+      one = forms.factor_shapes(kernel, 1, **options)
+      rank = ranks.scaled(self.rank_scale, *one.matrix)
+    form = forms.factor_shapes(kernel, rank, **options)
+    shapes = {'u': jax.ShapeDtypeStruct(form.u, self.param_dtype),
+              'v': jax.ShapeDtypeStruct(form.v, self.param_dtype)}
+    if self.is_initializing():
+      made = lowrank.lfai(
+          activation=self.activation, method=self.method,
+          base=self.kernel_init)(self.make_rng('params'), shapes)
+    else:
+      made = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+    return [self.param(name, lambda _, name=name: made[name])
+            for name in ('u', 'v')]
+
+
+class LowRankDense(_LowRank):
+  r"""A dense layer of two factors: `x U V + b`.
+
+  They start as the factors of a kernel that `kernel_init` draws, the closest
+  past `activation`; `lowrank.lfai` makes those of a whole network at once.
+
+  Attributes:
+    features: number of outputs.
+    rank: of the factors; or `rank_scale`.
+    rank_scale: relative to the smaller of in and out.
+    activation: that follows the layer, as of `lowrank.factorize`.
+    method: as of `lowrank.factorize`.
+    use_bias: whether there is a bias.
+    dtype: dtype to compute in; None is that of the inputs and parameters.
+    param_dtype: dtype of the parameters.
+    precision: as of `jax.lax.dot`.
+    kernel_init: Initializer of the full kernel.
+    bias_init: an Initializer.
+
+  Its parameters are `u` (in, rank), `v` (rank, features) and `bias`;
+  `lowrank.merge(u, v)` is the kernel of a `flax.linen.Dense` that computes the
+  same.
+
+  Example:
+    >>> import flax.linen as nn, jax, structinit_jax as si
+    >>> x = jax.random.normal(jax.random.key(0), (5, 64))
+    >>> layer = si.layers.LowRankDense(32, rank_scale=0.25)
+    >>> y, variables = layer.init_with_output(jax.random.key(1), x)
+    >>> p = variables['params']
+    >>> p['u'].shape, p['v'].shape
+    ((64, 8), (8, 32))
+    >>> full = {'kernel': si.lowrank.merge(p['u'], p['v']), 'bias': p['bias']}
+    >>> z = nn.Dense(32).apply({'params': full}, x)
+    >>> bool(abs(y - z).max() < 1e-5)
+    True
+
+  Source: Vodrahalli et al. (2022), section 2.
+  """
+
+  features: int
+  rank: int | None = None
+  rank_scale: float | None = None
+  activation: Any = 'relu'
+  method: str = 'exact'
+  use_bias: bool = True
+  dtype: Any = None
+  param_dtype: Any = jnp.float32
+  precision: Any = None
+  kernel_init: Callable[..., jax.Array] = lowrank.truncated_normal
+  bias_init: Callable[..., jax.Array] = nn.initializers.zeros_init()
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """Maps (..., in) to (..., features)."""
+    u, v = self._factors((x.shape[-1], self.features))
+    bias = self.param(
+        'bias', self.bias_init, (self.features,), self.param_dtype
+    ) if self.use_bias else None
+    x, u, v, bias = nn.dtypes.promote_dtype(x, u, v, bias, dtype=self.dtype)
+    y = jnp.matmul(jnp.matmul(x, u, precision=self.precision), v,
+                   precision=self.precision)
+    return y if bias is None else y + jnp.expand_dims(
+        bias, range(y.ndim - 1))
+
+
+class LowRankConv(_LowRank):
+  r"""A convolution of two factors, one after the other; by `lowrank.conv`.
+
+  Attributes:
+    features: number of output channels.
+    kernel_size: sizes, one for every spatial axis of the images.
+    rank: of the factors; or `rank_scale`.
+    rank_scale: relative to the smaller side of the matrix.
+    kind: 'separable', a (1, kw) and a (kh, 1) convolution, or 'pointwise', a
+      (kh, kw) and a (1, 1) one.
+    strides: one, or one for every spatial axis.
+    padding: 'SAME', 'VALID', 'CIRCULAR' or pairs.
+    kernel_dilation: one, or one for every spatial axis.
+    feature_group_count: groups of channels; every one has its factors.
+    activation: that follows the layer, as of `lowrank.factorize`.
+    method: as of `lowrank.factorize`.
+    use_bias: whether there is a bias.
+    dtype: dtype to compute in; None is that of the inputs and parameters.
+    param_dtype: dtype of the parameters.
+    precision: as of `jax.lax.dot`.
+    kernel_init: Initializer of the full kernel.
+    bias_init: an Initializer.
+
+  Its parameters are `u`, `v` and `bias`; `lowrank.merge(u, v)` is the kernel of
+  a `flax.linen.Conv` that computes the same.
+
+  Example:
+    >>> import jax, structinit_jax as si
+    >>> x = jax.random.normal(jax.random.key(0), (2, 8, 8, 16))
+    >>> layer = si.layers.LowRankConv(32, (3, 3), rank_scale=0.1)
+    >>> y, variables = layer.init_with_output(jax.random.key(1), x)
+    >>> y.shape, variables['params']['u'].shape, variables['params']['v'].shape
+    ((2, 8, 8, 32), (1, 3, 16, 5), (3, 1, 5, 32))
+
+  Source: Khodak et al. (2021), section 3; Vodrahalli et al. (2022), section 4.
+  """
+
+  features: int
+  kernel_size: Sequence[int]
+  rank: int | None = None
+  rank_scale: float | None = None
+  kind: str = 'separable'
+  strides: int | Sequence[int] = 1
+  padding: str | Sequence[tuple[int, int]] = 'SAME'
+  kernel_dilation: int | Sequence[int] = 1
+  feature_group_count: int = 1
+  activation: Any = 'relu'
+  method: str = 'exact'
+  use_bias: bool = True
+  dtype: Any = None
+  param_dtype: Any = jnp.float32
+  precision: Any = None
+  kernel_init: Callable[..., jax.Array] = lowrank.truncated_normal
+  bias_init: Callable[..., jax.Array] = nn.initializers.zeros_init()
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """Maps (*batch, *spatial, in) to (*batch, *spatial, features)."""
+    groups = self.feature_group_count
+    if x.shape[-1] % groups:
+      raise ValueError(
+          f'x of shape {x.shape}: feature_group_count={groups} has to divide '
+          f'the channels, {x.shape[-1]}')
+    u, v = self._factors(
+        (*self.kernel_size, x.shape[-1] // groups, self.features),
+        kind=self.kind, feature_groups=groups)
+    bias = self.param(
+        'bias', self.bias_init, (self.features,), self.param_dtype
+    ) if self.use_bias else None
+    x, u, v, bias = nn.dtypes.promote_dtype(x, u, v, bias, dtype=self.dtype)
+    y = lowrank.conv(
+        x, u, v, strides=self.strides, padding=self.padding,
+        dilation=self.kernel_dilation, precision=self.precision)
+    return y if bias is None else y + jnp.expand_dims(
+        bias, range(y.ndim - 1))

@@ -1,0 +1,71 @@
+"""Low-rank layers are dense ones with the merged kernel."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from structinit_jax import layers
+from structinit_jax import lowrank
+
+KEY = jax.random.key(0)
+
+
+def merged(params):
+  return {'params': {
+      'kernel': lowrank.merge(params['u'], params['v']),
+      'bias': params['bias']}}
+
+
+@pytest.mark.parametrize('dtype', [jnp.float32, jnp.bfloat16])
+def test_dense(dtype):
+  x = jax.random.normal(KEY, (2, 5, 12), dtype)
+  layer = layers.LowRankDense(
+      7, rank=3, param_dtype=dtype, bias_init=nn.initializers.normal(1.))
+  variables = layer.init(KEY, x)
+  assert all(p.dtype == dtype for p in jax.tree.leaves(variables))
+  want = nn.Dense(7).apply(merged(variables['params']), x)
+  rounding = 20 * float(jnp.finfo(dtype).eps)
+  got, want = (y.astype(jnp.float32) for y in (layer.apply(variables, x), want))
+  np.testing.assert_allclose(got, want, rtol=rounding, atol=rounding)
+
+
+@pytest.mark.parametrize('kind', ['separable', 'pointwise'])
+@pytest.mark.parametrize('options', [
+    {}, {'strides': 2, 'padding': 'VALID'}, {'feature_group_count': 2},
+    {'kernel_dilation': (2, 1), 'padding': 'CIRCULAR'}])
+def test_conv(kind, options):
+  x = jax.random.normal(KEY, (2, 9, 8, 6))
+  layer = layers.LowRankConv(10, (3, 2), rank_scale=0.4, kind=kind, **options)
+  params = layer.init(KEY, x)['params']
+  want = nn.Conv(10, (3, 2), **options).apply(merged(params), x)
+  np.testing.assert_allclose(
+      layer.apply({'params': params}, x), want, atol=2e-5)
+
+
+def test_factors_are_of_one_kernel():
+  """Drawn together, at jit and in a model, and closest past the activation."""
+  kernel = lowrank.truncated_normal(KEY, (20, 30))
+  layer = layers.LowRankDense(
+      30, rank=4, kernel_init=lambda *_: kernel, method='exact')
+  x = jnp.ones((1, 20))
+  best = lowrank.objective(kernel, *lowrank.factorize(KEY, kernel, 4))
+  for init in (layer.init, jax.jit(layer.init)):
+    params = init(KEY, x)['params']
+    np.testing.assert_allclose(
+        lowrank.objective(kernel, params['u'], params['v']), best, rtol=1e-4)
+
+
+def test_requests_that_are_refused():
+  x = jnp.ones((1, 6, 6, 5))
+  for layer, message in [
+      (layers.LowRankDense(4), 'give one of rank=None'),
+      (layers.LowRankDense(4, rank=2, rank_scale=0.5), 'give one of rank=2'),
+      (layers.LowRankDense(4, rank=9), 'nearest that works is 4'),
+      (layers.LowRankDense(4, rank_scale=2.), r'in \(0, 1\]'),
+      (layers.LowRankConv(4, (3, 3), rank=2, feature_group_count=2),
+       'has to divide the channels, 5'),
+      (layers.LowRankConv(4, (3, 3), rank=2, kind='tucker'), 'is unknown')]:
+    with pytest.raises(ValueError, match=message):
+      jax.eval_shape(layer.init, KEY, x)
