@@ -92,12 +92,9 @@ def test_a_pretrained_kernel_comes_back_at_full_rank(kind, shape):
   form = forms.factor_shapes(shape, rank, kind=kind)
   w = form.to_matrices(kernel)
   np.testing.assert_array_equal(form.from_matrices(w), kernel)
-  options = lowrank.factors.check_options(
-      'exact', 'relu', restarts=0, steps=5, tolerance=None, batch=1,
-      learning_rate=0.)
-  u, v = jax.vmap(lambda key, w: lowrank.factors.fit(
-      key, w, rank, **options))(jax.random.split(KEY, len(w)), w)
-  found = lowrank.merge(*form.leaves(u, v))
+  init = lowrank.lfai(base=lambda *_: kernel, restarts=0, steps=5)
+  params = init(KEY, shaped(u=form.u, v=form.v))
+  found = lowrank.merge(params['u'], params['v'])
   assert jnp.linalg.norm(found - kernel) < 1e-6 * jnp.linalg.norm(kernel)
 
 
