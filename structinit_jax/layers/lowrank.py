@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from collections.abc import Sequence
+import functools
 from typing import Any
 
 import flax.linen as nn
@@ -15,8 +16,19 @@ from structinit_jax.lowrank import ranks
 __all__ = ['LowRankConv', 'LowRankDense']
 
 
-class _LowRank(nn.Module):
+class _LowRank(nn.Module, kw_only=True):
   """What layers with factors share."""
+
+  rank: int | None = None
+  rank_scale: float | None = None
+  activation: Any = 'relu'
+  method: str = 'exact'
+  use_bias: bool = True
+  dtype: Any = None
+  param_dtype: Any = jnp.float32
+  precision: Any = None
+  kernel_init: Callable[..., jax.Array] = nn.initializers.lecun_normal()
+  bias_init: Callable[..., jax.Array] = nn.initializers.zeros_init()
 
   def _factors(
       self, kernel: tuple[int, ...], **options: Any) -> list[jax.Array]:
@@ -25,7 +37,7 @@ class _LowRank(nn.Module):
       raise ValueError(
           f'give one of rank={self.rank} and rank_scale={self.rank_scale}')
     rank = self.rank
-    if rank is None:
+    if self.rank_scale is not None:
       one = forms.factor_shapes(kernel, 1, **options)
       rank = ranks.scaled(self.rank_scale, *one.matrix)
     form = forms.factor_shapes(kernel, rank, **options)
@@ -40,6 +52,19 @@ class _LowRank(nn.Module):
     return [self.param(name, lambda _, name=name: made[name])
             for name in ('u', 'v')]
 
+  def _apply(
+      self, product: Callable[..., jax.Array], x: jax.Array, u: jax.Array,
+      v: jax.Array,
+  ) -> jax.Array:
+    """Returns `product(x, u, v)`, in the layer's dtype, plus the bias."""
+    bias = self.param(
+        'bias', self.bias_init, (self.features,), self.param_dtype
+    ) if self.use_bias else None
+    x, u, v, bias = nn.dtypes.promote_dtype(x, u, v, bias, dtype=self.dtype)
+    y = product(x, u, v, precision=self.precision)
+    return y if bias is None else y + jnp.expand_dims(
+        bias, range(y.ndim - 1))
+
 
 class LowRankDense(_LowRank):
   r"""A dense layer of two factors: `x U V + b`.
@@ -48,7 +73,7 @@ class LowRankDense(_LowRank):
   past `activation`; `lowrank.lfai` makes those of a whole network at once.
 
   Attributes:
-    features: number of outputs.
+    features: number of outputs; the others are keywords.
     rank: of the factors; or `rank_scale`.
     rank_scale: relative to the smaller of in and out.
     activation: that follows the layer, as of `lowrank.factorize`.
@@ -81,29 +106,18 @@ class LowRankDense(_LowRank):
   """
 
   features: int
-  rank: int | None = None
-  rank_scale: float | None = None
-  activation: Any = 'relu'
-  method: str = 'exact'
-  use_bias: bool = True
-  dtype: Any = None
-  param_dtype: Any = jnp.float32
-  precision: Any = None
-  kernel_init: Callable[..., jax.Array] = lowrank.truncated_normal
-  bias_init: Callable[..., jax.Array] = nn.initializers.zeros_init()
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
     """Maps (..., in) to (..., features)."""
     u, v = self._factors((x.shape[-1], self.features))
-    bias = self.param(
-        'bias', self.bias_init, (self.features,), self.param_dtype
-    ) if self.use_bias else None
-    x, u, v, bias = nn.dtypes.promote_dtype(x, u, v, bias, dtype=self.dtype)
-    y = jnp.matmul(jnp.matmul(x, u, precision=self.precision), v,
-                   precision=self.precision)
-    return y if bias is None else y + jnp.expand_dims(
-        bias, range(y.ndim - 1))
+
+    def product(
+        x: jax.Array, u: jax.Array, v: jax.Array, precision: Any) -> jax.Array:
+      return jnp.matmul(
+          jnp.matmul(x, u, precision=precision), v, precision=precision)
+
+    return self._apply(product, x, u, v)
 
 
 class LowRankConv(_LowRank):
@@ -145,21 +159,11 @@ class LowRankConv(_LowRank):
 
   features: int
   kernel_size: Sequence[int]
-  rank: int | None = None
-  rank_scale: float | None = None
   kind: str = 'separable'
   strides: int | Sequence[int] = 1
   padding: str | Sequence[tuple[int, int]] = 'SAME'
   kernel_dilation: int | Sequence[int] = 1
   feature_group_count: int = 1
-  activation: Any = 'relu'
-  method: str = 'exact'
-  use_bias: bool = True
-  dtype: Any = None
-  param_dtype: Any = jnp.float32
-  precision: Any = None
-  kernel_init: Callable[..., jax.Array] = lowrank.truncated_normal
-  bias_init: Callable[..., jax.Array] = nn.initializers.zeros_init()
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
@@ -172,12 +176,7 @@ class LowRankConv(_LowRank):
     u, v = self._factors(
         (*self.kernel_size, x.shape[-1] // groups, self.features),
         kind=self.kind, feature_groups=groups)
-    bias = self.param(
-        'bias', self.bias_init, (self.features,), self.param_dtype
-    ) if self.use_bias else None
-    x, u, v, bias = nn.dtypes.promote_dtype(x, u, v, bias, dtype=self.dtype)
-    y = lowrank.conv(
-        x, u, v, strides=self.strides, padding=self.padding,
-        dilation=self.kernel_dilation, precision=self.precision)
-    return y if bias is None else y + jnp.expand_dims(
-        bias, range(y.ndim - 1))
+    product = functools.partial(
+        lowrank.conv, strides=self.strides, padding=self.padding,
+        dilation=self.kernel_dilation)
+    return self._apply(product, x, u, v)

@@ -61,7 +61,6 @@ regularization of factorized neural layers (2021).
 from structinit_jax.lowrank.compute import conv
 from structinit_jax.lowrank.factors import factorize
 from structinit_jax.lowrank.factors import Factors
-from structinit_jax.lowrank.factors import truncated_normal
 from structinit_jax.lowrank.forms import merge
 from structinit_jax.lowrank.objectives import objective
 from structinit_jax.lowrank.objectives import sampled_objective
@@ -75,5 +74,5 @@ from structinit_jax.lowrank.trees import pairs
 __all__ = [
     'Factors', 'compress', 'conv', 'factorize', 'frobenius_decay', 'lfai',
     'merge', 'objective', 'pairs', 'sampled_objective', 'stable_rank',
-    'svd_gap', 'truncated_normal',
+    'svd_gap',
 ]

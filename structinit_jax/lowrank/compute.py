@@ -7,19 +7,10 @@ import jax
 from jax import lax
 import jax.numpy as jnp
 
-from structinit_jax import base
+from structinit_jax import windows
 from structinit_jax.lowrank import forms
 
 __all__ = ['conv']
-
-
-def _sizes(value: int | Sequence[int], ndim: int, name: str) -> tuple[int, ...]:
-  found = (value,) * ndim if isinstance(value, int) else base.sizes(value)
-  if len(found) != ndim or min(found, default=1) < 1:
-    raise ValueError(
-        f'{name}={value} must be a positive int, or {ndim} of them, one for '
-        'every spatial axis of the kernel')
-  return found
 
 
 def conv(
@@ -72,23 +63,13 @@ def conv(
         f'x of shape {x.shape} is not for factors of shapes {u.shape} and '
         f'{v.shape}: they need images (*batch, *spatial, '
         f'{form.count * u.shape[-2]}) of {ndim} spatial axes')
-  strides = _sizes(strides, ndim, 'strides')
-  dilation = _sizes(dilation, ndim, 'dilation')
-  windows = [(k - 1) * step + 1
-             for k, step in zip(form.kernel[:-2], dilation, strict=True)]
+  strides = windows.per_axis('strides', strides, ndim)
+  dilation = windows.per_axis('dilation', dilation, ndim)
   batch, spatial = x.shape[:-ndim - 1], x.shape[-ndim - 1:-1]
-  if padding == 'CIRCULAR':
-    pads = [((window - 1) // 2, window // 2) for window in windows]
-  elif padding in ('SAME', 'VALID'):
-    pads = lax.padtype_to_pads(spatial, windows, strides, padding)
-  elif isinstance(padding, str) or len(padding) != ndim:
-    raise ValueError(
-        f"padding={padding!r} is neither 'SAME', 'VALID', 'CIRCULAR' nor "
-        f'{ndim} pairs, one for every spatial axis of the kernel')
-  else:
-    pads = [(int(low), int(high)) for low, high in padding]
+  pads = windows.pads(
+      padding, spatial, windows.spans(form.kernel[:-2], dilation), strides)
   x = x.reshape(-1, *x.shape[-ndim - 1:])
-  if padding == 'CIRCULAR':
+  if windows.is_circular(padding):
     x = jnp.pad(x, [(0, 0), *pads, (0, 0)], mode='wrap')
     pads = [(0, 0)] * ndim
   axes = 'xyzabc'[:ndim]

@@ -16,7 +16,7 @@ from structinit_jax.lowrank import duals
 from structinit_jax.lowrank import objectives
 from structinit_jax.lowrank import solvers
 
-__all__ = ['METHODS', 'Factors', 'factorize', 'fit', 'truncated_normal']
+__all__ = ['METHODS', 'Factors', 'factorize', 'fits']
 
 METHODS = (
     'baseline', 'spectral', 'rescaled', 'exact', 'relu_svd', 'adam',
@@ -25,6 +25,8 @@ METHODS = (
 # their gain is below a thousandth.
 _SMALL, _RESTARTS = 64, 16
 _STEPS, _ADAM_STEPS = 500, 1000
+# Variance 1 / fan_in, cut at two standard deviations.
+lecun_normal = jax.nn.initializers.lecun_normal()
 
 
 class Factors(NamedTuple):
@@ -37,36 +39,6 @@ class Factors(NamedTuple):
 
   u: jax.Array
   v: jax.Array
-
-
-def truncated_normal(
-    key: base.Key, shape: base.Shape, dtype: Any = None) -> jax.Array:
-  """Samples a kernel of variance 1 / fan_in, cut at two standard deviations.
-
-  Args:
-    key: a JAX PRNG key.
-    shape: `(..., in, out)`.
-    dtype: of the result.
-
-  Returns:
-    Array of that shape.
-
-  Raises:
-    ValueError: if the dtype is not real and floating.
-
-  Example:
-    >>> import jax, structinit_jax as si
-    >>> w = si.lowrank.truncated_normal(jax.random.key(0), (400, 100))
-    >>> bool(abs(w.std() * 400**.5 - 1) < 0.01), bool(abs(w).max() < 0.114)
-    (True, True)
-
-  Source: Vodrahalli et al. (2022), section 4, of full-rank networks.
-  """
-  dtype, inner = base.dtypes(dtype)
-  x = jax.random.truncated_normal(key, -2, 2, tuple(shape), inner)
-  # 0.8796: the standard deviation of a normal variable cut at 2.
-  return (x / (0.87962566103423978 * math.sqrt(max(base.fan_in(shape), 1)))
-          ).astype(dtype)
 
 
 def _balance(basis: jax.Array, v: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -87,23 +59,23 @@ def _adam(
 ) -> tuple[jax.Array, jax.Array]:
   """Algorithms 1 and 2: Adam on Gaussian inputs drawn anew at every step."""
   optimizer = optax.scale_by_adam()
-  d, groups, _ = w.shape
+  d, windows, _ = w.shape
   rates = learning_rate * (
       1 + jnp.cos(jnp.linspace(0, math.pi, steps, dtype=w.dtype))) / 2
 
   def outputs(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    return activation(jnp.einsum('bgd,dgn->bn', x, kernel))
+    return activation(jnp.einsum('bkd,dkn->bn', x, kernel))
 
   def loss(factors: tuple[jax.Array, jax.Array], x: jax.Array) -> jax.Array:
     u, v = factors
-    inner = jnp.einsum('bgd,dr->bgr', x, u)
-    other = activation(jnp.einsum('bgr,rgn->bn', inner, v))
+    inner = jnp.einsum('bkd,dr->bkr', x, u)
+    other = activation(jnp.einsum('bkr,rkn->bn', inner, v))
     return ((outputs(x, w) - other)**2).sum(1).mean()
 
   def step(
       carry: Any, inputs: tuple[base.Key, jax.Array]) -> tuple[Any, None]:
     (factors, state), (key, rate) = carry, inputs
-    x = jax.random.normal(key, (batch, groups, d), w.dtype)
+    x = jax.random.normal(key, (batch, windows, d), w.dtype)
     with jax.numpy_dtype_promotion('standard'):  # optax raises floats to ints
       updates, state = optimizer.update(jax.grad(loss)(factors, x), state)
     factors = jax.tree.map(lambda p, u: p - rate * u, factors, updates)
@@ -114,27 +86,23 @@ def _adam(
       step, carry, (jax.random.split(key, steps), rates))[0][0]
 
 
-def fit(
+def _fit(
     key: base.Key, w: jax.Array, rank: int, *, method: str,
     activation: objectives.Activation, restarts: int | None, steps: int,
     tolerance: float | None, batch: int, learning_rate: float,
 ) -> tuple[jax.Array, jax.Array]:
-  """Returns the factors (d, rank) and (rank, groups, n) of W (d, groups, n).
-
-  Pure and of static shapes: layers of equal shapes are one `vmap`.
-  """
-  d, groups, n = w.shape
+  d, windows, n = w.shape
   if method == 'baseline':
     one, other = jax.random.split(key)
-    return (truncated_normal(one, (d, rank), w.dtype),
-            truncated_normal(other, (rank, groups * n), w.dtype)
-            .reshape(rank, groups, n) / math.sqrt(groups))
+    return (lecun_normal(one, (d, rank), w.dtype),
+            lecun_normal(other, (rank, windows * n), w.dtype)
+            .reshape(rank, windows, n) / math.sqrt(windows))
   dual = duals.dual(activation)
   if tolerance is None:
     tolerance = 10 * float(jnp.finfo(w.dtype).eps)
   if method == 'exact':
     if restarts is None:
-      restarts = _RESTARTS if min(d, groups * n) <= _SMALL else 0
+      restarts = _RESTARTS if min(d, windows * n) <= _SMALL else 0
     found = solvers.solve(
         key, w, rank, dual, restarts=restarts, steps=steps,
         tolerance=tolerance)
@@ -145,13 +113,13 @@ def fit(
     return _balance(basis, solvers.columns(found, w))
   if method == 'adam':
     one, key = jax.random.split(key)
-    start = fit(
+    start = _fit(
         one, w, rank, method='baseline', activation=activation,
         restarts=restarts, steps=steps, tolerance=tolerance, batch=batch,
         learning_rate=learning_rate)
   else:
     basis = solvers.top(w, rank)
-    v = linalg.matmul(basis.T, w.reshape(d, -1)).reshape(rank, groups, n)
+    v = linalg.matmul(basis.T, w.reshape(d, -1)).reshape(rank, windows, n)
     if method == 'rescaled':
       v = solvers.columns(solvers.evaluate(basis, w, dual), w)
     start = _balance(basis, v)
@@ -161,11 +129,33 @@ def fit(
   return start
 
 
+@functools.partial(jax.jit, static_argnames=(
+    'rank', 'method', 'activation', 'restarts', 'steps', 'tolerance', 'batch',
+    'learning_rate'))
+def fits(
+    keys: base.Key | None, w: jax.Array, rank: int, **options: Any
+) -> tuple[jax.Array, jax.Array]:
+  """Returns factors (count, d, rank) and (count, rank, windows, n).
+
+  Args:
+    keys: PRNG keys (count,); None if the options draw nothing.
+    w: matrices (count, d, windows, n).
+    rank: of the factors.
+    **options: as `check_options` returns them.
+
+  Returns:
+    The factors, of all matrices at once.
+  """
+  return jax.vmap(
+      lambda key, w: _fit(key, w, rank, **options),
+      in_axes=(None if keys is None else 0, 0))(keys, w)
+
+
 def check_options(
     method: str, activation: objectives.Activation, *, restarts: Any,
     steps: Any, tolerance: Any, batch: Any, learning_rate: Any,
 ) -> dict[str, Any]:
-  """Returns the options of `fit`, or says which of them cannot be."""
+  """Returns the options of `fits`, or says which of them cannot be."""
   if method not in METHODS:
     raise ValueError(
         f'method {method!r} is unknown; use {", ".join(METHODS)}')
@@ -187,13 +177,6 @@ def check_options(
       'steps': base.integer('steps', steps, 0), 'tolerance': tolerance,
       'batch': base.integer('batch', batch, 1),
       'learning_rate': float(learning_rate)}
-
-
-@functools.partial(jax.jit, static_argnames=(
-    'rank', 'method', 'activation', 'restarts', 'steps', 'tolerance', 'batch',
-    'learning_rate'))
-def _fit(key: base.Key, w: jax.Array, rank: int, **options: Any) -> Any:
-  return fit(key, w, rank, **options)
 
 
 def factorize(
@@ -267,7 +250,7 @@ def factorize(
     root, back = objectives.root(covariance, len(kernel))
     check_finite('covariance', root)
     w = linalg.matmul(root.astype(kernel.dtype), kernel)
-  u, v = _fit(key, w[:, None], rank, **options)
+  u, v = (x[0] for x in fits(key[None], w[None, :, None], rank, **options))
   if back is not None and method != 'baseline':
     u = linalg.matmul(back.astype(u.dtype), u)
   return Factors(u.astype(dtype), v[:, 0].astype(dtype))

@@ -52,6 +52,11 @@ class Form:
     """Shape of one of the matrices, windows among the columns."""
     return self.rows, math.prod(self.kernel) // (self.count * self.rows)
 
+  @property
+  def drawn(self) -> tuple[int, ...]:
+    """Shape whose fan-in is that of the layer: attention's is a matrix."""
+    return self.kernel if len(self.u) == len(self.v) else self.matrix
+
   def matrices(
       self, u: jax.Array, v: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Returns the factors as (count, d, r) and (count, r, windows, n)."""

@@ -12,9 +12,9 @@ $Q \leftarrow qr( \sum_i F_i'(\rho_i) / (\rho_i |w_i|^2) w_i w_i^T Q )$,
 can only ascend. There is no step size and no sample. For the ReLU the weights
 are $h(\rho_i) h'(\rho_i) / \rho_i$.
 
-Columns of a kernel may come in groups that are one output, as the rows of
-windows do in a separable convolution: W is (d, groups, n), and the norms and
-cosines are of the groups together.
+Several columns of a kernel may be one output, as those of all windows of the
+second factor are in a separable convolution: W is (d, windows, n), and norms
+and cosines are of the windows together.
 """
 
 import itertools
@@ -32,7 +32,7 @@ from structinit_jax.lowrank import duals
 __all__ = ['Solution', 'columns', 'improve', 'subsets', 'top']
 
 # Subsets of singular vectors that are compared at most.
-MOST_SUBSETS = 2**14
+_MOST_SUBSETS = 2**14
 
 
 class Solution(NamedTuple):
@@ -58,7 +58,7 @@ def _norms(w: jax.Array) -> jax.Array:
 
 def _project(
     basis: jax.Array, w: jax.Array) -> tuple[jax.Array, jax.Array]:
-  """Returns the coordinates (r, groups, n) and the cosines (n,)."""
+  """Returns the coordinates (r, windows, n) and the cosines (n,)."""
   d, *rest = w.shape
   found = linalg.matmul(basis.T, w.reshape(d, -1)).reshape(-1, *rest)
   norms = _norms(w)
@@ -83,7 +83,7 @@ def evaluate(
 
 
 def columns(solution: Solution, w: jax.Array) -> jax.Array:
-  """Returns the coordinates of the best columns, (r, groups, n)."""
+  """Returns the coordinates of the best columns, (r, windows, n)."""
   found, _ = _project(solution.basis, w)
   # A column with no projection is as far from all that lies in the subspace,
   # and still closer to a vector there than to 0 if f has a mean.
@@ -93,7 +93,7 @@ def columns(solution: Solution, w: jax.Array) -> jax.Array:
 
 
 def top(w: jax.Array, rank: int) -> jax.Array:
-  """Returns the first left singular vectors of W (d, groups, n), (d, rank)."""
+  """Returns the first left singular vectors of W (d, windows, n), (d, rank)."""
   return jnp.linalg.svd(
       w.reshape(len(w), -1), full_matrices=False)[0][:, :rank]
 
@@ -106,7 +106,7 @@ def improve(
 
   Args:
     basis: orthonormal columns (d, r).
-    w: matrix (d, groups, n).
+    w: matrix (d, windows, n).
     dual: of the activation.
     steps: to make at most.
     tolerance: relative.
@@ -149,7 +149,7 @@ def subsets(w: jax.Array, rank: int, dual: duals.Dual) -> jax.Array:
   left, values, right = jnp.linalg.svd(
       w.reshape(len(w), -1), full_matrices=False)
   count = len(values)
-  if math.comb(count, rank) > MOST_SUBSETS:
+  if math.comb(count, rank) > _MOST_SUBSETS:
     return left[:, :rank]
   chosen = np.array(list(itertools.combinations(range(count), rank)), np.int32)
   members = np.zeros((len(chosen), count), w.dtype)

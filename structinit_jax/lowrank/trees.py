@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from collections.abc import Mapping
-import functools
 import re
 from typing import Any
 
@@ -64,31 +63,23 @@ def pairs(params: protocols.PyTree) -> dict[str, forms.Form]:
   return found
 
 
-# Keys (count,), W (count, d, windows, n) and the rank.
-_Job = tuple[protocols.Key, jax.Array, int]
-
-
-@functools.lru_cache
-def _fits(
-    rank: int, options: tuple[tuple[str, Any], ...]) -> Callable[..., Any]:
-  return jax.jit(jax.vmap(
-      lambda key, w: factors.fit(key, w, rank, **dict(options))))
-
-
 def _fit_all(
-    jobs: Mapping[str, _Job], options: Mapping[str, Any]
+    ws: Mapping[str, jax.Array], all_forms: Mapping[str, forms.Form],
+    options: Mapping[str, Any], keys: Mapping[str, protocols.Key] | None = None,
 ) -> dict[str, tuple[jax.Array, jax.Array]]:
-  """Factorises every W; those of one shape and rank are one `vmap`."""
+  """Returns the factors of every W; equal shapes are one `vmap`."""
   alike: dict[Any, list[str]] = {}
-  for name, (_, w, rank) in jobs.items():
-    alike.setdefault((w.shape[1:], w.dtype, rank), []).append(name)
-  found = {}
+  for name, w in ws.items():
+    like = w.shape[1:], w.dtype, all_forms[name].rank
+    alike.setdefault(like, []).append(name)
+  found: dict[str, tuple[jax.Array, jax.Array]] = {}
   for (_, _, rank), names in alike.items():
-    us, vs = _fits(rank, tuple(sorted(options.items())))(*(
-        jnp.concatenate([jobs[name][i] for name in names]) for i in range(2)))
+    us, vs = factors.fits(
+        keys and jnp.concatenate([keys[name] for name in names]),
+        jnp.concatenate([ws[name] for name in names]), rank, **options)
     first = 0
     for name in names:
-      last = first + len(jobs[name][1])
+      last = first + len(ws[name])
       found[name] = us[first:last], vs[first:last]
       first = last
   return found
@@ -96,7 +87,7 @@ def _fit_all(
 
 def lfai(
     *, activation: objectives.Activation = 'relu', method: str = 'exact',
-    base: Callable[..., jax.Array] = factors.truncated_normal,
+    base: Callable[..., jax.Array] = factors.lecun_normal,
     rest: Callable[..., jax.Array] | None = None, restarts: int | None = None,
     steps: int | None = None, tolerance: float | None = None,
     batch: int = 1024, learning_rate: float = 0.01,
@@ -112,7 +103,8 @@ def lfai(
   Args:
     activation: that follows the layers, as of `factorize`.
     method: as of `factorize`.
-    base: Initializer of the full-rank kernels.
+    base: Initializer of the full-rank kernels; those of attention are drawn as
+      matrices, which is how Flax draws them. Variance 1 / fan_in by default.
     rest: Initializer of the leaves that are no factors, if there are any.
     restarts: as of `factorize`.
     steps: as of `factorize`.
@@ -149,7 +141,7 @@ def lfai(
     dtypes = {name: struct.dtype
               for name, struct in zip(names, structs, strict=True)}
     found = pairs(shapes)
-    jobs = {}
+    ws, keys = {}, {}
     for name, form in found.items():
       inner = protocols.compute_dtype(dtypes[_join(name, 'u')])
       try:
@@ -157,12 +149,12 @@ def lfai(
       except ValueError as error:
         raise ValueError(f'leaf {_join(name, "u")!r}: {error}') from error
       kernel = base(
-          tree.leaf_key(key, _join(name, 'kernel')), form.kernel, inner)
-      keys = jax.random.split(
+          tree.leaf_key(key, _join(name, 'kernel')), form.drawn, inner)
+      ws[name] = form.to_matrices(kernel.reshape(form.kernel))
+      keys[name] = jax.random.split(
           tree.leaf_key(key, _join(name, 'u')), form.count)
-      jobs[name] = keys, form.to_matrices(kernel), form.rank
     made = {}
-    for name, (u, v) in _fit_all(jobs, options).items():
+    for name, (u, v) in _fit_all(ws, found, options, keys).items():
       made[_join(name, 'u')], made[_join(name, 'v')] = found[name].leaves(u, v)
     others = [name for name in names if name not in made]
     if others and rest is None:
@@ -190,7 +182,6 @@ def compress(
     activation: objectives.Activation = 'relu', method: str = 'exact',
     covariances: Mapping[str, jax.Array] | None = None,
     select: str = '.*', kind: str = 'separable',
-    key: protocols.Key | None = None, restarts: int = 0,
     steps: int | None = None, tolerance: float | None = None,
 ) -> dict[str, Any]:
   r"""Replaces the kernels of a trained network by factors.
@@ -214,8 +205,6 @@ def compress(
     select: regular expression of the names of the kernels to replace.
     kind: of convolutions, 'separable' or 'pointwise'; covariances are for
       'pointwise' and dense ones.
-    key: a JAX PRNG key, for `restarts`.
-    restarts: as of `factorize`, but 0 by default.
     steps: as of `factorize`.
     tolerance: as of `factorize`.
 
@@ -241,15 +230,14 @@ def compress(
     raise ValueError(
         f'method {method!r} draws at random; use spectral, rescaled, exact or '
         'relu_svd')
-  if restarts and key is None:
-    raise ValueError(f'restarts={restarts} need a key')
+  # From the singular vectors only: nothing here is drawn.
   options = factors.check_options(
-      method, activation, restarts=restarts, steps=steps, tolerance=tolerance,
+      method, activation, restarts=0, steps=steps, tolerance=tolerance,
       batch=1, learning_rate=0.)
   choose = ranks.chooser(rank_scale=rank_scale, rank=rank, energy=energy)
   names, leaves, _ = tree.flatten_with_names(params)
   covariances = dict(covariances or {})
-  made, jobs, found, back = {}, {}, {}, {}
+  made, ws, found, back = {}, {}, {}, {}
   for name, leaf in zip(names, leaves, strict=True):
     made[name] = leaf
     parent, _, last = name.rpartition('/')
@@ -278,15 +266,13 @@ def compress(
       continue
     found[parent] = forms.factor_shapes(
         leaf.shape, size, kind=kind, inputs=inputs)
-    # Without restarts no key is used.
-    leaf_key = tree.leaf_key(jax.random.key(0) if key is None else key, name)
-    jobs[parent] = jax.random.split(leaf_key, 1), w, size
+    ws[parent] = w
     del made[name]
   if covariances:
     raise ValueError(
         f'covariances of {", ".join(sorted(covariances))} are of no kernel')
   dtypes = {name: leaf.dtype for name, leaf in zip(names, leaves, strict=True)}
-  for name, (u, v) in _fit_all(jobs, options).items():
+  for name, (u, v) in _fit_all(ws, found, options).items():
     if name in back:
       u = linalg.matmul(back[name], u)
     dtype = dtypes[_join(name, 'kernel')]

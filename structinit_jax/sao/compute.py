@@ -13,7 +13,6 @@ from collections.abc import Sequence
 import functools
 import itertools
 import math
-import operator
 from typing import Any
 
 import jax
@@ -21,6 +20,7 @@ from jax import lax
 import jax.numpy as jnp
 import numpy as np
 
+from structinit_jax import windows
 from structinit_jax.sao import topologies
 from structinit_jax.sao import weighing
 
@@ -180,19 +180,6 @@ def matmul(
       y.reshape(topology.shape[1], *rows.shape[1:]), 0, axis)
 
 
-def _tuple(value: Any, ndim: int, name: str) -> tuple[int, ...]:
-  try:
-    found = tuple(operator.index(size) for size in (
-        value if isinstance(value, Sequence) else (value,) * ndim))
-  except TypeError:
-    found = ()
-  if len(found) != ndim or any(size < 1 for size in found):
-    raise ValueError(
-        f'{name}={value!r} must be a positive int, or {ndim} of them, one for '
-        'every spatial axis of the kernel')
-  return found
-
-
 def conv(
     x: jax.Array, values: Sequence[jax.Array], topology: topologies.Topology,
     *, strides: int | Sequence[int] = 1,
@@ -250,25 +237,24 @@ def conv(
     raise ValueError(
         f'x of shape {x.shape}: kernels of shape {kernel} are for images '
         f'(*batch, *spatial, {topology.shape[0]}), {ndim} spatial axes')
-  strides = _tuple(strides, ndim, 'strides')
-  dilation = _tuple(dilation, ndim, 'dilation')
-  windows = [(k - 1) * step + 1
-             for k, step in zip(kernel, dilation, strict=True)]
+  strides = windows.per_axis('strides', strides, ndim)
+  dilation = windows.per_axis('dilation', dilation, ndim)
+  spans = windows.spans(kernel, dilation)
   batch, spatial = x.shape[:-ndim - 1], x.shape[-ndim - 1:-1]
-  pads = _pads(padding, spatial, windows, strides)
+  pads = windows.pads(padding, spatial, spans, strides)
   out = tuple(
-      (size + sum(pad) - window) // stride + 1 for size, pad, window, stride
-      in zip(spatial, pads, windows, strides, strict=True))
+      (size + sum(pad) - span) // stride + 1 for size, pad, span, stride
+      in zip(spatial, pads, spans, strides, strict=True))
   if min(out, default=1) < 1:
     raise ValueError(
-        f'x of shape {x.shape}: a kernel that spans {tuple(windows)} pixels '
+        f'x of shape {x.shape}: a kernel that spans {spans} pixels '
         f'does not fit with padding={padding!r}; the smallest image that works '
-        f'is {tuple(w - sum(p) for w, p in zip(windows, pads, strict=True))}')
+        f'is {tuple(w - sum(p) for w, p in zip(spans, pads, strict=True))}')
 
   # A 3x3 kernel needs 3 copies of the inputs and 3 of the outputs; with all
   # taps at the inputs it were 9. With a stride most outputs would be dropped.
   inner = ndim - (strides[-1:] == (1,))
-  wrap = isinstance(padding, str) and padding == 'CIRCULAR'
+  wrap = windows.is_circular(padding)
   last = math.prod(kernel[inner:])
   columns = spatial[-1] if inner < ndim else out[-1]
   matrices = _matrices(values, topology, ndim, last)
@@ -356,27 +342,6 @@ def _columns(x: jax.Array, first: int, size: int, wrap: bool) -> jax.Array:
   return jnp.concatenate([
       zeros[..., :low, :], x[..., start:stop, :],
       zeros[..., :size - low - (stop - start), :]], axis=-2)
-
-
-def _pads(
-    padding: str | Sequence[Sequence[int]], spatial: Sequence[int],
-    windows: Sequence[int], strides: Sequence[int],
-) -> Sequence[tuple[int, int]]:
-  if isinstance(padding, str) and padding == 'CIRCULAR':
-    return [((window - 1) // 2, window // 2) for window in windows]
-  if isinstance(padding, str) and padding in ('SAME', 'VALID'):
-    return lax.padtype_to_pads(spatial, windows, strides, padding)
-  try:
-    pads = [] if isinstance(padding, str) else [
-        (operator.index(low), operator.index(high)) for low, high in padding]
-  except (TypeError, ValueError):
-    pads = []
-  if len(pads) != len(spatial):
-    raise ValueError(
-        f"padding={padding!r} is neither 'SAME', 'VALID', 'CIRCULAR' nor "
-        f'{len(spatial)} pairs of ints, one for every spatial axis of the '
-        'kernel')
-  return pads
 
 
 def _taps(

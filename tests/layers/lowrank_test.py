@@ -10,6 +10,7 @@ from structinit_jax import layers
 from structinit_jax import lowrank
 
 KEY = jax.random.key(0)
+lecun_normal = jax.nn.initializers.lecun_normal()
 
 
 def merged(params):
@@ -46,7 +47,7 @@ def test_conv(kind, options):
 
 def test_factors_are_of_one_kernel():
   """Drawn together, at jit and in a model, and closest past the activation."""
-  kernel = lowrank.truncated_normal(KEY, (20, 30))
+  kernel = lecun_normal(KEY, (20, 30))
   layer = layers.LowRankDense(
       30, rank=4, kernel_init=lambda *_: kernel, method='exact')
   x = jnp.ones((1, 20))

@@ -16,6 +16,7 @@ from structinit_jax.lowrank import factors
 from structinit_jax.lowrank import solvers
 
 KEY = jax.random.key(0)
+lecun_normal = jax.nn.initializers.lecun_normal()
 RELU = duals.dual('relu')
 
 
@@ -112,7 +113,7 @@ def test_no_step_goes_up(activation, windows):
 def test_the_iteration_is_a_local_optimum_of_the_factors():
   """Against a quasi-Newton search over U and V from where it ended."""
   with jax.enable_x64(True):
-    kernel = lowrank.truncated_normal(KEY, (10, 14), jnp.float64)
+    kernel = lecun_normal(KEY, (10, 14), jnp.float64)
     for activation in ('relu', 'gelu'):
       u, v = lowrank.factorize(
           KEY, kernel, 3, activation=activation, steps=3000, tolerance=0.)
@@ -131,7 +132,7 @@ def test_the_iteration_is_a_local_optimum_of_the_factors():
 
 
 def test_linear_is_the_truncated_svd():
-  kernel = lowrank.truncated_normal(KEY, (9, 13))
+  kernel = lecun_normal(KEY, (9, 13))
   u, v = lowrank.factorize(KEY, kernel, 4, activation='linear')
   left, values, right = linalg.svd(np.asarray(kernel, np.float64))
   np.testing.assert_allclose(
@@ -140,7 +141,7 @@ def test_linear_is_the_truncated_svd():
 
 @pytest.mark.parametrize('method', factors.METHODS)
 def test_full_rank_is_the_kernel_and_factors_are_balanced(method):
-  kernel = lowrank.truncated_normal(KEY, (6, 9))
+  kernel = lecun_normal(KEY, (6, 9))
   options = {'steps': 5, 'batch': 8} if 'adam' in method else {}
   u, v = lowrank.factorize(KEY, kernel, 6, method=method, **options)
   assert (u.shape, v.shape) == ((6, 6), (6, 9))
@@ -152,7 +153,7 @@ def test_full_rank_is_the_kernel_and_factors_are_balanced(method):
 
 @pytest.mark.parametrize('rank', [1, 3])
 def test_methods_are_ordered(rank):
-  kernel = lowrank.truncated_normal(KEY, (24, 40))
+  kernel = lecun_normal(KEY, (24, 40))
   losses = {method: lowrank.objective(kernel, *lowrank.factorize(
       KEY, kernel, rank, method=method)) for method in factors.METHODS}
   assert losses['exact'] <= losses['relu_svd'] <= losses['rescaled'] + 1e-4
@@ -191,7 +192,7 @@ def test_a_column_outside_the_subspace_is_not_zero():
 
 
 def test_zero_columns_and_kernels():
-  kernel = lowrank.truncated_normal(KEY, (6, 8)).at[:, 2].set(0)
+  kernel = lecun_normal(KEY, (6, 8)).at[:, 2].set(0)
   for method in ('spectral', 'rescaled', 'exact', 'relu_svd'):
     u, v = lowrank.factorize(KEY, kernel, 2, method=method)
     np.testing.assert_allclose((u @ v)[:, 2], 0, atol=1e-6)
@@ -203,7 +204,7 @@ def test_zero_columns_and_kernels():
 
 @pytest.mark.parametrize('dtype', [jnp.float32, jnp.bfloat16, jnp.float16])
 def test_dtypes_jit_and_vmap(dtype):
-  kernels = lowrank.truncated_normal(KEY, (3, 8, 10)).astype(dtype)
+  kernels = lecun_normal(KEY, (3, 8, 10)).astype(dtype)
   one = [lowrank.factorize(KEY, kernel, 2) for kernel in kernels]
   assert all(x.dtype == dtype for pair in one for x in pair)
   many = jax.jit(jax.vmap(lambda w: lowrank.factorize(KEY, w, 2)))(kernels)

@@ -13,6 +13,7 @@ from structinit_jax import lowrank
 from structinit_jax.lowrank import duals
 
 KEY = jax.random.key(0)
+lecun_normal = jax.nn.initializers.lecun_normal()
 
 
 def gelu(x):
@@ -113,7 +114,7 @@ def test_the_objective_is_the_mean_of_samples(activation):
 
 
 def test_the_sampled_objective_has_the_exact_mean():
-  kernel = lowrank.truncated_normal(KEY, (6, 9))
+  kernel = lecun_normal(KEY, (6, 9))
   u, v = lowrank.factorize(KEY, kernel, 2, method='spectral')
   covariance = jnp.diag(jnp.arange(1., 7))
   for given in (None, covariance):
@@ -149,7 +150,7 @@ def test_gradients_are_finite_differences_and_finite_at_the_optimum():
 def test_the_gap_of_the_truncation():
   """Theorem 3.5, without its division by d."""
   for i, (d, n, r) in enumerate([(8, 8, 1), (16, 40, 3), (40, 16, 5)]):
-    kernel = lowrank.truncated_normal(jax.random.key(i), (d, n))
+    kernel = lecun_normal(jax.random.key(i), (d, n))
     losses = [
         lowrank.objective(kernel, *lowrank.factorize(
             KEY, kernel, r, method=method))

@@ -1,0 +1,124 @@
+"""Strides, dilations and paddings of convolutions, one for every axis."""
+
+from collections.abc import Sequence
+import operator
+from typing import Any
+
+from jax import lax
+
+__all__ = ['is_circular', 'pads', 'per_axis', 'spans']
+
+
+def per_axis(name: str, value: Any, ndim: int) -> tuple[int, ...]:
+  """Returns a positive integer for every spatial axis.
+
+  Args:
+    name: what to call it in an error.
+    value: one integer for all axes, or a sequence of one each.
+    ndim: number of spatial axes.
+
+  Returns:
+    The integers.
+
+  Raises:
+    ValueError: if it is neither.
+
+  Example:
+    >>> from structinit_jax import windows
+    >>> windows.per_axis('strides', 2, 3)
+    (2, 2, 2)
+
+  Source: the convention of `flax.linen.Conv`.
+  """
+  try:
+    found = tuple(operator.index(size) for size in (
+        value if isinstance(value, Sequence) else (value,) * ndim))
+  except TypeError:
+    found = ()
+  if len(found) != ndim or any(size < 1 for size in found):
+    raise ValueError(
+        f'{name}={value!r} must be a positive int, or {ndim} of them, one for '
+        'every spatial axis of the kernel')
+  return found
+
+
+def spans(kernel: Sequence[int], dilation: Sequence[int]) -> tuple[int, ...]:
+  """Returns how many pixels a dilated kernel spans, `(k - 1) * dilation + 1`.
+
+  Args:
+    kernel: its sizes.
+    dilation: one for every axis.
+
+  Returns:
+    The spans.
+
+  Example:
+    >>> from structinit_jax import windows
+    >>> windows.spans((3, 4), (1, 2))
+    (3, 7)
+
+  Source: the definition of a dilated convolution.
+  """
+  return tuple(
+      (k - 1) * step + 1 for k, step in zip(kernel, dilation, strict=True))
+
+
+def is_circular(padding: Any) -> bool:
+  """Tells whether images are continued periodically.
+
+  Args:
+    padding: of a convolution, of any type.
+
+  Returns:
+    Whether it is 'CIRCULAR'.
+
+  Example:
+    >>> from structinit_jax import windows
+    >>> windows.is_circular('CIRCULAR'), windows.is_circular([(1, 1)])
+    (True, False)
+
+  Source: the convention of `flax.linen.Conv`.
+  """
+  return isinstance(padding, str) and padding == 'CIRCULAR'
+
+
+def pads(
+    padding: Any, spatial: Sequence[int], window: Sequence[int],
+    strides: Sequence[int],
+) -> list[tuple[int, int]]:
+  """Returns how many pixels are added before and after, on every axis.
+
+  Args:
+    padding: 'SAME', 'VALID', 'CIRCULAR' or pairs of integers.
+    spatial: sizes of the image.
+    window: spans of the kernel, as of `spans`.
+    strides: one for every axis.
+
+  Returns:
+    Pairs; negative ones, of pairs that were given, cut.
+
+  Raises:
+    ValueError: if the padding is none of these.
+
+  Example:
+    >>> from structinit_jax import windows
+    >>> windows.pads('SAME', (8, 8), (3, 4), (1, 1))
+    [(1, 1), (1, 2)]
+
+  Source: `jax.lax.padtype_to_pads`, and `flax.linen.Conv` of 'CIRCULAR'.
+  """
+  if is_circular(padding):
+    return [((size - 1) // 2, size // 2) for size in window]
+  if isinstance(padding, str) and padding in ('SAME', 'VALID'):
+    return lax.padtype_to_pads(spatial, window, strides, padding)
+  try:
+    found = [] if isinstance(padding, str) else [
+        (operator.index(low), operator.index(high)) for low, high in padding]
+  except (TypeError, ValueError):
+    found = []
+  if len(found) != len(spatial):
+    raise ValueError(
+        f"padding={padding!r} is neither 'SAME', 'VALID', 'CIRCULAR' nor "
+        f'{len(spatial)} pairs of ints, one for every spatial axis of the '
+        'kernel')
+  return found

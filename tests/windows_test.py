@@ -1,0 +1,48 @@
+"""Strides, dilations and paddings, against XLA's and Flax's conventions."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from structinit_jax import windows
+
+
+@pytest.mark.parametrize('value, want', [
+    (2, (2, 2)), (np.int64(3), (3, 3)), ([1, 4], (1, 4)), ((2, 1), (2, 1))])
+def test_one_for_every_axis(value, want):
+  assert windows.per_axis('strides', value, 2) == want
+
+
+@pytest.mark.parametrize('value', [0, -1, 1.5, '2', None, (1,), (1, 2, 3),
+                                   (1, 0), (1, 'x')])
+def test_anything_else_is_refused(value):
+  with pytest.raises(ValueError, match=r'dilation=.* positive int, or 2'):
+    windows.per_axis('dilation', value, 2)
+
+
+@pytest.mark.parametrize('kernel', [(3, 2), (1, 5), (4, 4)])
+@pytest.mark.parametrize('strides', [(1, 1), (2, 3)])
+@pytest.mark.parametrize('dilation', [(1, 1), (2, 1)])
+@pytest.mark.parametrize('padding', ['SAME', 'VALID', 'CIRCULAR'])
+def test_pads_are_those_of_flax(kernel, strides, dilation, padding):
+  """A convolution without padding of the padded image is the same."""
+  x = jax.random.normal(jax.random.key(0), (1, 9, 8, 1))
+  layer = nn.Conv(1, kernel, strides, padding, kernel_dilation=dilation)
+  variables = layer.init(jax.random.key(1), x)
+  pads = windows.pads(
+      padding, (9, 8), windows.spans(kernel, dilation), strides)
+  mode = 'wrap' if windows.is_circular(padding) else 'constant'
+  padded = jnp.pad(x, [(0, 0), *pads, (0, 0)], mode=mode)
+  valid = layer.clone(padding='VALID').apply(variables, padded)
+  np.testing.assert_allclose(valid, layer.apply(variables, x), atol=1e-6)
+
+
+def test_pairs_are_kept_and_other_paddings_refused():
+  assert windows.pads([(1, 0), (-1, 2)], (9, 8), (3, 3), (1, 1)) == [
+      (1, 0), (-1, 2)]
+  for padding in ('FULL', 1, None, [(1, 1)], [(1, 1), (1,)], [(1, 1), (.5, 1)],
+                  'ab'):
+    with pytest.raises(ValueError, match='nor 2 pairs of ints'):
+      windows.pads(padding, (9, 8), (3, 3), (1, 1))
