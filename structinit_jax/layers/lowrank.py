@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from structinit_jax import lowrank
+from structinit_jax.layers import biases
 from structinit_jax.lowrank import forms
 from structinit_jax.lowrank import ranks
 
@@ -33,13 +34,14 @@ class _LowRank(nn.Module, kw_only=True):
   def _factors(
       self, kernel: tuple[int, ...], **options: Any) -> list[jax.Array]:
     """Returns the parameters `u` and `v`, drawn together."""
-    if (self.rank is None) == (self.rank_scale is None):
-      raise ValueError(
-          f'give one of rank={self.rank} and rank_scale={self.rank_scale}')
-    rank = self.rank
-    if self.rank_scale is not None:
+    if self.rank is not None and self.rank_scale is None:
+      rank = self.rank
+    elif self.rank is None and self.rank_scale is not None:
       one = forms.factor_shapes(kernel, 1, **options)
       rank = ranks.scaled(self.rank_scale, *one.matrix)
+    else:
+      raise ValueError(
+          f'give one of rank={self.rank} and rank_scale={self.rank_scale}')
     form = forms.factor_shapes(kernel, rank, **options)
     shapes = {'u': jax.ShapeDtypeStruct(form.u, self.param_dtype),
               'v': jax.ShapeDtypeStruct(form.v, self.param_dtype)}
@@ -62,8 +64,7 @@ class _LowRank(nn.Module, kw_only=True):
     ) if self.use_bias else None
     x, u, v, bias = nn.dtypes.promote_dtype(x, u, v, bias, dtype=self.dtype)
     y = product(x, u, v, precision=self.precision)
-    return y if bias is None else y + jnp.expand_dims(
-        bias, range(y.ndim - 1))
+    return biases.add(y, bias)
 
 
 class LowRankDense(_LowRank):

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from structinit_jax import base
 from structinit_jax import linalg
 from structinit_jax import sao
+from structinit_jax.layers import biases
 from structinit_jax.layers import sao as sparse
 from structinit_jax.sao import compute
 
@@ -133,8 +134,7 @@ class ECOConv(nn.Module):
     y = compute.conv(
         x, values, topology, padding='CIRCULAR', precision=self.precision,
         dilation=[size // k for size, k in zip(sizes, kernel, strict=True)])
-    return y if bias is None else y + jnp.expand_dims(
-        bias, range(y.ndim - 1))
+    return biases.add(y, bias)
 
 
 def _norm_bound(kernel: jax.Array) -> jax.Array:
@@ -252,5 +252,4 @@ class SOCConv(nn.Module):
           dimension_numbers=('NHWC', 'HWIO', 'NHWC')) / i
       y = y + term
     y = y[..., :self.features].reshape(*x.shape[:-1], self.features)
-    return y if bias is None else y + jnp.expand_dims(
-        bias, range(y.ndim - 1))
+    return biases.add(y, bias)

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from structinit_jax import base
 from structinit_jax import sao
+from structinit_jax.layers import biases
 from structinit_jax.sao import compute
 from structinit_jax.sao import topologies
 
@@ -64,8 +65,22 @@ def _has_axis(fn: Callable[..., Any]) -> bool:
     return False
 
 
-class _Sparse(nn.Module):
+class _Sparse(nn.Module, kw_only=True):
   """What layers with values in place of a kernel share."""
+
+  density: float | None = None
+  topology: sao.Topology | None = None
+  looks_linear: bool = False
+  use_bias: bool = True
+  dtype: Any = None
+  param_dtype: Any = jnp.float32
+  precision: Any = None
+  bias_init: Callable[..., jax.Array] = nn.initializers.zeros_init()
+
+  def _bias(self, *shape: int) -> jax.Array | None:
+    return self.param(
+        'bias', self.bias_init, shape, self.param_dtype
+    ) if self.use_bias else None
 
   @nn.nowrap
   def to_dense(self, params: Mapping[str, Any]) -> dict[str, Any]:
@@ -120,7 +135,8 @@ class SAODense(_Sparse):
 
   Attributes:
     features: number of outputs.
-    degree: inputs of an output; give it, `density` or `topology`.
+    degree: inputs of an output; give it, `density` or `topology`. What follows
+      is given by keyword.
     density: one over a whole number; see `sao.topology`.
     topology: a Topology (in, out) of any kind.
     looks_linear: whether the inputs are relu(h) and relu(-h), as of `crelu`:
@@ -154,15 +170,7 @@ class SAODense(_Sparse):
 
   features: int
   degree: int | None = None
-  density: float | None = None
-  topology: sao.Topology | None = None
-  looks_linear: bool = False
-  use_bias: bool = True
-  dtype: Any = None
-  param_dtype: Any = jnp.float32
-  precision: Any = None
   values_init: Callable[..., _Values] = sao.orthogonal_values
-  bias_init: Callable[..., jax.Array] = nn.initializers.zeros_init()
 
   _side_axis = 0
 
@@ -173,16 +181,13 @@ class SAODense(_Sparse):
     values = self.param('values', lambda key: _mirrored(
         self.values_init(key, topology, dtype=self.param_dtype),
         self.looks_linear))
-    bias = self.param(
-        'bias', self.bias_init, (self.features,), self.param_dtype
-    ) if self.use_bias else None
+    bias = self._bias(self.features)
     x, bias, *values = nn.dtypes.promote_dtype(
         x, bias, *values, dtype=self.dtype)
     y = _apply(lambda x, values: compute.matmul(
         x, values, topology, precision=self.precision), x, values,
         self.looks_linear)
-    return y if bias is None else y + jnp.expand_dims(
-        bias, range(y.ndim - 1))
+    return biases.add(y, bias)
 
 
 class SAOConv(_Sparse):
@@ -233,15 +238,7 @@ class SAOConv(_Sparse):
   padding: str | Sequence[tuple[int, int]] = 'SAME'
   kernel_dilation: int | Sequence[int] = 1
   degree: int | None = None
-  density: float | None = None
-  topology: sao.Topology | None = None
-  looks_linear: bool = False
-  use_bias: bool = True
-  dtype: Any = None
-  param_dtype: Any = jnp.float32
-  precision: Any = None
   values_init: Callable[..., _Values] = sao.delta_values
-  bias_init: Callable[..., jax.Array] = nn.initializers.zeros_init()
 
   _side_axis = 0
 
@@ -253,17 +250,14 @@ class SAOConv(_Sparse):
         self.values_init(
             key, topology, tuple(self.kernel_size), dtype=self.param_dtype),
         self.looks_linear))
-    bias = self.param(
-        'bias', self.bias_init, (self.features,), self.param_dtype
-    ) if self.use_bias else None
+    bias = self._bias(self.features)
     x, bias, *values = nn.dtypes.promote_dtype(
         x, bias, *values, dtype=self.dtype)
     y = _apply(lambda x, values: compute.conv(
         x, values, topology, strides=self.strides, padding=self.padding,
         dilation=self.kernel_dilation, precision=self.precision), x, values,
         self.looks_linear)
-    return y if bias is None else y + jnp.expand_dims(
-        bias, range(y.ndim - 1))
+    return biases.add(y, bias)
 
 
 class SAOStack(_Sparse):
@@ -315,15 +309,7 @@ class SAOStack(_Sparse):
   features: int
   degree: int | None = None
   activation: Callable[..., jax.Array] = nn.tanh
-  density: float | None = None
-  topology: sao.Topology | None = None
-  looks_linear: bool = False
-  use_bias: bool = True
-  dtype: Any = None
-  param_dtype: Any = jnp.float32
-  precision: Any = None
   values_init: Callable[..., _Values] = sao.orthogonal_values
-  bias_init: Callable[..., jax.Array] = nn.initializers.zeros_init()
 
   _side_axis = 1
 
@@ -357,9 +343,7 @@ class SAOStack(_Sparse):
     values = self.param('values', lambda key: jax.vmap(lambda key: _mirrored(
         self.values_init(key, topology, dtype=self.param_dtype),
         self.looks_linear))(jax.random.split(key, self.depth)))
-    bias = self.param(
-        'bias', self.bias_init, (self.depth, self.features), self.param_dtype
-    ) if self.use_bias else None
+    bias = self._bias(self.depth, self.features)
     x, bias, *values = nn.dtypes.promote_dtype(
         x, bias, *values, dtype=self.dtype)
 

@@ -111,8 +111,9 @@ class Composition(nn.Module):
     s = self.stack
     for i in range(s.depth):
       x = s.activation(layers.SAODense(
-          s.features, s.degree, s.density, s.topology, s.looks_linear,
-          s.use_bias, name=f'layer_{i}')(x))
+          s.features, s.degree, density=s.density, topology=s.topology,
+          looks_linear=s.looks_linear, use_bias=s.use_bias,
+          name=f'layer_{i}')(x))
     return x
 
 
@@ -147,8 +148,9 @@ def test_stack_is_the_composition_of_its_layers(options):
       lambda a, b: np.testing.assert_allclose(a, b, **CLOSE), *results)
   dense = stack.to_dense(params)
   assert dense['kernel'].shape == (3, x.shape[-1], 16)
-  one = layers.SAODense(16, stack.degree, stack.density, stack.topology,
-                        stack.looks_linear).to_dense(each(params)['layer_1'])
+  one = layers.SAODense(
+      16, stack.degree, density=stack.density, topology=stack.topology,
+      looks_linear=stack.looks_linear).to_dense(each(params)['layer_1'])
   np.testing.assert_array_equal(dense['kernel'][1], one['kernel'])
   jax.tree.map(np.testing.assert_array_equal, params, stack.from_dense(dense))
 

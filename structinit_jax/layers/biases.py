@@ -1,0 +1,47 @@
+"""Biases of layers whose features are on the last axis."""
+
+import jax
+from jax import lax
+import jax.numpy as jnp
+
+__all__ = ['add']
+
+
+@jax.custom_jvp
+def _add(y: jax.Array, bias: jax.Array) -> jax.Array:
+  return y + bias[None]
+
+
+@_add.defjvp
+def _add_jvp(
+    primals: tuple[jax.Array, jax.Array], tangents: tuple[jax.Array, jax.Array]
+) -> tuple[jax.Array, jax.Array]:
+  # The gradient of the bias is a product with ones: XLA's CPU sum over rows
+  # takes a tenth of the time of a sparse convolution.
+  (y, bias), (dy, d_bias) = primals, tangents
+  ones = jnp.ones((len(y), 1), y.dtype)
+  added = jnp.matmul(ones, d_bias[None], precision='highest')
+  return _add(y, bias), dy + lax.optimization_barrier(added)
+
+
+def add(y: jax.Array, bias: jax.Array | None) -> jax.Array:
+  """Adds a bias, if there is one.
+
+  Args:
+    y: array (..., features).
+    bias: array (features,) of the same dtype, or None.
+
+  Returns:
+    Array of y's shape.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> from structinit_jax.layers import biases
+    >>> biases.add(jnp.zeros((2, 2)), jnp.arange(2.)).tolist()
+    [[0.0, 1.0], [0.0, 1.0]]
+
+  Source: this library.
+  """
+  if bias is None:
+    return y
+  return _add(y.reshape(-1, y.shape[-1]), bias).reshape(y.shape)
