@@ -44,7 +44,7 @@ import scipy.sparse
 import structinit_jax as si
 from structinit_jax import layers
 
-_BATCH, _ROUNDS, _STEPS, _DEPTH = 256, 5, 4, 4
+_BATCH, _ROUNDS, _STEPS, _DEPTH = 256, 15, 4, 4
 _SIZES, _DEGREES = (1024, 4096), (4, 16, 64)
 _DENSER = (256, 512, 1024, 2048)  # degrees to find the crossover with
 _CHANNELS, _PIXELS, _IMAGES = 512, 8, (8, 32)

@@ -122,26 +122,31 @@ def _matrices(
   return found
 
 
-@functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
-def _product(matrix: jax.Array, rows: jax.Array, precision: Any) -> jax.Array:
+def _transposed(matrix: jax.Array) -> jax.Array:
+  return lax.stop_gradient(lax.optimization_barrier(matrix.mT))
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(3,))
+def _product(
+    matrix: jax.Array, transposed: jax.Array, rows: jax.Array, precision: Any
+) -> jax.Array:
   """Multiplies (count, d, c) by (count, d, k): (count, c, k).
 
-  Matrices are transposed first: XLA's CPU product takes a third longer for a
-  left side that is contracted along its first axis.
+  XLA's CPU product takes a third longer for a left side that is contracted
+  along its first axis, so the transposed matrices are there as well.
   """
-  left = lax.optimization_barrier(matrix.mT)
-  return jnp.einsum('pcd,pdk->pck', left, rows, precision=precision)
+  del matrix
+  return jnp.einsum('pcd,pdk->pck', transposed, rows, precision=precision)
 
 
 @_product.defjvp
 def _product_jvp(
-    precision: Any, primals: tuple[jax.Array, jax.Array],
-    tangents: tuple[jax.Array, jax.Array],
+    precision: Any, primals: Sequence[jax.Array], tangents: Sequence[jax.Array],
 ) -> tuple[jax.Array, jax.Array]:
   # Of this one the backward pass is contracted along the last axis.
   plain = functools.partial(jnp.einsum, 'pdc,pdk->pck', precision=precision)
-  (matrix, rows), (d_matrix, d_rows) = primals, tangents
-  return (_product(matrix, rows, precision),
+  (matrix, _, rows), (d_matrix, _, d_rows) = primals, tangents
+  return (_product(*primals, precision),
           plain(d_matrix, rows) + plain(matrix, d_rows))
 
 
@@ -197,7 +202,7 @@ def matmul(
   rows = jnp.moveaxis(x, axis, 0)
   parts = _inputs(rows.reshape(rows.shape[0], -1), topology)
   y = _outputs([
-      _product(matrix, part, precision)
+      _product(matrix, _transposed(matrix), part, precision)
       for matrix, part in zip(matrices, parts, strict=True)], topology)
   return jnp.moveaxis(
       y.reshape(topology.shape[1], *rows.shape[1:]), 0, axis)
@@ -280,14 +285,16 @@ def conv(
   wrap = windows.is_circular(padding)
   last = math.prod(kernel[inner:])
   columns = spatial[-1] if inner < ndim else out[-1]
-  matrices = _matrices(values, topology, ndim, last)
+  matrices = [(matrix, _transposed(matrix)) for matrix in _matrices(
+      values, topology, ndim, last)]
   taps = _taps(*(
       sizes[:inner] for sizes in (kernel, dilation, strides, out)))
 
   @jax.checkpoint
-  def product(part: jax.Array, matrix: jax.Array) -> jax.Array:
+  def product(
+      part: jax.Array, matrix: jax.Array, transposed: jax.Array) -> jax.Array:
     rest = part.shape[2 + inner:]
-    z = _product(matrix, jnp.concatenate([
+    z = _product(matrix, transposed, jnp.concatenate([
         lax.slice(part, (0, 0, *start, *(0 for _ in rest)),
                   (*part.shape[:2], *stop, *rest),
                   (1, 1, *strides[:inner], *(1 for _ in rest)))
@@ -315,19 +322,19 @@ def conv(
           (low, high, 0) for low, high in outer])
     sizes = channels.shape[1:]
     products = []
-    for matrix, part in zip(
+    for (matrix, transposed), part in zip(
         matrices, _inputs(channels.reshape(len(channels), -1), topology),
         strict=True):
       part = part.reshape(*part.shape[:2], *sizes)
       chunk = _chunk(len(part), sizes[-1] * copied(matrix))
-      y = _batched(product, chunk, part, matrix)
+      y = _batched(product, chunk, part, matrix, transposed)
       products.append(y.reshape(len(part), matrix.shape[-1] // last, -1))
     return _outputs(products, topology).reshape(
         topology.shape[1], *out, sizes[-1])
 
   images = x.reshape(math.prod(batch), *x.shape[-ndim - 1:])
   size = _chunk(
-      len(images), sum(len(matrix) * copied(matrix) for matrix in matrices))
+      len(images), sum(len(matrix) * copied(matrix) for matrix, _ in matrices))
   groups = images.reshape(
       len(images) // max(size, 1), max(size, 1), *images.shape[1:])
   channels = _moved(groups, (-1, 1), (1, -1))
