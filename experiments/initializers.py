@@ -1,6 +1,7 @@
 """The initializers that a config can name, each a recipe for a whole model."""
 
 from collections.abc import Callable
+from collections.abc import Mapping
 from collections.abc import Sequence
 import dataclasses
 import functools
@@ -29,11 +30,20 @@ class Recipe:
     frozen: regular expression of the leaves that are not trained.
     prune: rules of `si.pruning.prune` for the trained model, which is then
       trained for as many epochs again.
+    factors: options of `si.lowrank.factor_shapes`, for models of which some
+      kernels are factors.
   """
 
   rules: tuple[tuple[str, Any], ...]
   frozen: str | None = None
   prune: tuple[tuple[str, si.pruning.Method], ...] = ()
+  factors: Mapping[str, Any] | None = None
+
+  def shapes(self, full: Any) -> Any:
+    """Returns the shapes of the parameters, from those of the full model."""
+    if self.factors is None:
+      return full
+    return si.lowrank.factor_shapes(full, **self.factors)
 
   def build(self, shapes: Any) -> tuple[si.StructuredInit, Any]:
     """Returns the InitFn for these shapes and the labels of every leaf."""
@@ -278,6 +288,22 @@ def _mirrored(initializer: Any) -> base.LeafInit:
   return base.LeafInit(f'{initializer!r}, mirrored', sample, structure)
 
 
+def _lfai(
+    method: str = 'exact', activation: str = 'relu', rank_scale: float = 0.1,
+    kind: str = 'separable', body: str = 'lecun_normal', dense: str = _ENDS,
+) -> Recipe:
+  """Factors, close to the kernels of `body`; the ends keep those."""
+  if body not in _INITIALIZERS:
+    raise ValueError(
+        f'body={body!r} must be one of {", ".join(sorted(_INITIALIZERS))}')
+  kernels = _INITIALIZERS[body]()
+  pairs = si.lowrank.lfai(activation=activation, method=method, base=kernels)
+  return Recipe(
+      ((r'(.*/)?[uv]', pairs), (r'.*kernel', _by_rank(kernels)), *_REST),
+      factors={'rank_scale': rank_scale, 'kind': kind,
+               'select': rf'(?!({dense})/).*'})
+
+
 def _only(where: str, maker: Callable[..., Any]) -> Callable[..., Recipe]:
   """Returns recipes with a structured `where` layer; `body` elsewhere."""
   @registry.forwards_options(maker)
@@ -296,6 +322,7 @@ for _name, _method in (
       functools.partial(_method, axes=_AXES))
 registry.INITIALIZERS['delta_orthogonal'] = _delta_orthogonal
 registry.INITIALIZERS['eoi'] = _givens
+registry.INITIALIZERS['lfai'] = _lfai
 registry.INITIALIZERS['rg'] = _ramanujan
 registry.INITIALIZERS['rg_normal'] = _independent(si.pruning.normal)
 registry.INITIALIZERS['rg_uniform'] = _independent(si.pruning.uniform)

@@ -2,6 +2,7 @@
 
 Weight decay is the L2 penalty of the papers (and of PyTorch's optimizers):
 `weight_decay * params` joins the gradient before the optimizer sees it.
+`frobenius_decay` is the same, but that of two factors is their product's.
 """
 
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from typing import Any
 import optax
 
 from experiments import registry
+import structinit_jax as si
 
 __all__ = ['make']
 
@@ -75,8 +77,8 @@ def make(
   """Builds the optimizer that a config names.
 
   Args:
-    config: with `optimizer`, `schedule`, `learning_rate`, `weight_decay` and
-      `epochs`.
+    config: with `optimizer`, `schedule`, `learning_rate`, `weight_decay`,
+      `frobenius_decay` and `epochs`.
     steps_per_epoch: optimizer steps in an epoch.
 
   Returns:
@@ -86,6 +88,13 @@ def make(
       config.schedule, config.learning_rate, steps_per_epoch * config.epochs,
       steps_per_epoch)
   optimizer = registry.OPTIMIZERS.build(config.optimizer, schedule)
+  if config.frobenius_decay:
+    if config.weight_decay:
+      raise ValueError(
+          f'give one of weight_decay={config.weight_decay} and '
+          f'frobenius_decay={config.frobenius_decay}')
+    return optax.chain(si.lowrank.frobenius_decay(
+        config.frobenius_decay, rest=config.frobenius_decay), optimizer)
   if config.weight_decay:
     optimizer = optax.chain(
         optax.add_decayed_weights(config.weight_decay), optimizer)

@@ -174,7 +174,8 @@ def _section(
   last = records[-1]
   facts = ', '.join(f'{name} {config[name]}' for name in (
       'dataset', 'model', 'optimizer', 'learning_rate', 'schedule',
-      'weight_decay', 'batch_size', 'epochs', 'dtype'))
+      'weight_decay', 'frobenius_decay', 'batch_size', 'epochs', 'dtype')
+                    if name in config)  # runs of before have fewer fields
   versions = ', '.join(f'{k} {v}' for k, v in last['versions'].items())
   drawn = (
       ('learning_curves', figures.learning_curves(groups, baseline),

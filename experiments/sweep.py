@@ -26,7 +26,8 @@ __all__ = ['compare']
 
 _LEAST = {
     'seeds': 1, 'epochs': 1, 'batch_size': 1, 'learning_rate': 0,
-    'weight_decay': 0, 'seeds_at_once': 0, 'checkpoint_seconds': 0}
+    'weight_decay': 0, 'frobenius_decay': 0, 'seeds_at_once': 0,
+    'checkpoint_seconds': 0}
 
 
 def compare(
@@ -66,8 +67,9 @@ def compare(
   trainer = train.Trainer(config, dataset)
   for label, _, recipe in entries:
     try:  # an initializer that cannot serve the model is refused now
-      init_fn, _ = recipe.build(trainer.shapes)
-      jax.eval_shape(lambda f=init_fn: f(jax.random.key(0), trainer.shapes))
+      shapes = recipe.shapes(trainer.shapes)
+      init_fn, _ = recipe.build(shapes)
+      jax.eval_shape(lambda f=init_fn, s=shapes: f(jax.random.key(0), s))
     except ValueError as error:
       raise ValueError(f'initializer {label!r}: {error}') from error
 

@@ -78,7 +78,7 @@ class Trainer:
   """Trains the seeds of an initializer on one data set with one config.
 
   Attributes:
-    shapes: the model's parameters as `jax.ShapeDtypeStruct`.
+    shapes: the full model's parameters as `jax.ShapeDtypeStruct`.
     num_units: how many ReLU units the model has (channels count once).
     steps_per_epoch: optimizer steps in an epoch; examples that do not fill a
       batch are left out, others in every epoch.
@@ -169,8 +169,8 @@ class Trainer:
       train: bool = False,
   ) -> tuple[jax.Array, Any]:
     mode = {'train': train} if self._takes_train else {}
-    return self._model.apply(
-        {'params': params, **model_state}, x, mutable=mutable, **mode)
+    apply = si.layers.factored(self._model.apply)
+    return apply({'params': params, **model_state}, x, mutable=mutable, **mode)
 
   def _normalise(self, images: jax.Array) -> jax.Array:
     by_channel = (*[1] * (images.ndim - 1), -1)
@@ -193,12 +193,13 @@ class Trainer:
     Returns:
       The state before the first epoch.
     """
-    init_fn, labels = recipe.build(self.shapes)
+    shapes = recipe.shapes(self.shapes)
+    init_fn, labels = recipe.build(shapes)
     optimizer = self._make_optimizer(labels)
 
     def one(key: jax.Array) -> State:
       init_key, order_key = jax.random.split(key)
-      params, aux = init_fn.init_with_aux(init_key, self.shapes)
+      params, aux = init_fn.init_with_aux(init_key, shapes)
       masks = jax.tree.map(jnp.asarray, aux['masks'])
       if recipe.prune:  # room for those to come
         masks = jax.tree.map(
@@ -226,7 +227,7 @@ class Trainer:
     Returns:
       The state before the first epoch of the pruned models.
     """
-    _, labels = recipe.build(self.shapes)
+    _, labels = recipe.build(recipe.shapes(self.shapes))
     optimizer = self._make_optimizer(labels)
 
     def one(state: State) -> State:
@@ -312,7 +313,7 @@ class Trainer:
     key = (recipe.frozen, treedef, *((x.shape, x.dtype) for x in leaves))
     if key not in self._compiled:
       start = time.perf_counter()
-      _, labels = recipe.build(self.shapes)
+      _, labels = recipe.build(recipe.shapes(self.shapes))
       epoch = functools.partial(self._epoch, self._make_optimizer(labels))
       program = jax.jit(
           epoch, donate_argnums=0, in_shardings=self._replicated,

@@ -26,6 +26,7 @@ def get_config() -> ml_collections.ConfigDict:
   config.schedule = 'constant'
   config.learning_rate = 0.01
   config.weight_decay = 0.0
+  config.frobenius_decay = 0.0  # of products of factors, in its place
   config.batch_size = 64
   config.augment = 'none'  # or such as 'crop_flip + cutmix(p=0.5)'
   config.label_smoothing = 0.0

@@ -5,13 +5,15 @@ themselves:
 
 * `SAODense`, `SAOConv`, `SAOStack`: sparse orthogonal layers that store and
   compute with their nonzeros, by `sao.matmul` and `sao.conv`;
-* `LowRankDense`, `LowRankConv`: two factors in place of a kernel;
+* `LowRankDense`, `LowRankConv`: two factors in place of a kernel; `factored`:
+  any model of Flax's own layers with them;
 * `ECOConv`, `SOCConv`: convolutions that stay orthogonal while they train;
 * `maxmin`, `crelu`: activations that keep norms.
 """
 
 from structinit_jax.layers.activations import crelu
 from structinit_jax.layers.activations import maxmin
+from structinit_jax.layers.factored import factored
 from structinit_jax.layers.lowrank import LowRankConv
 from structinit_jax.layers.lowrank import LowRankDense
 from structinit_jax.layers.orthogonal_convs import ECOConv
@@ -22,5 +24,5 @@ from structinit_jax.layers.sao import SAOStack
 
 __all__ = [
     'ECOConv', 'LowRankConv', 'LowRankDense', 'SAOConv', 'SAODense', 'SAOStack',
-    'SOCConv', 'crelu', 'maxmin',
+    'SOCConv', 'crelu', 'factored', 'maxmin',
 ]

@@ -34,15 +34,9 @@ class _LowRank(nn.Module, kw_only=True):
   def _factors(
       self, kernel: tuple[int, ...], **options: Any) -> list[jax.Array]:
     """Returns the parameters `u` and `v`, drawn together."""
-    if self.rank is not None and self.rank_scale is None:
-      rank = self.rank
-    elif self.rank is None and self.rank_scale is not None:
-      one = forms.factor_shapes(kernel, 1, **options)
-      rank = ranks.scaled(self.rank_scale, *one.matrix)
-    else:
-      raise ValueError(
-          f'give one of rank={self.rank} and rank_scale={self.rank_scale}')
-    form = forms.factor_shapes(kernel, rank, **options)
+    rank = ranks.of(*forms.of_kernel(kernel, 1, **options).matrix,
+                    rank=self.rank, rank_scale=self.rank_scale)
+    form = forms.of_kernel(kernel, rank, **options)
     shapes = {'u': jax.ShapeDtypeStruct(form.u, self.param_dtype),
               'v': jax.ShapeDtypeStruct(form.v, self.param_dtype)}
     if self.is_initializing():

@@ -65,14 +65,16 @@ from structinit_jax.lowrank.forms import merge
 from structinit_jax.lowrank.objectives import objective
 from structinit_jax.lowrank.objectives import sampled_objective
 from structinit_jax.lowrank.objectives import svd_gap
+from structinit_jax.lowrank.plans import factor_shapes
 from structinit_jax.lowrank.ranks import stable_rank
 from structinit_jax.lowrank.trees import compress
 from structinit_jax.lowrank.trees import frobenius_decay
 from structinit_jax.lowrank.trees import lfai
+from structinit_jax.lowrank.trees import low_rank
 from structinit_jax.lowrank.trees import pairs
 
 __all__ = [
-    'Factors', 'compress', 'conv', 'factorize', 'frobenius_decay', 'lfai',
-    'merge', 'objective', 'pairs', 'sampled_objective', 'stable_rank',
-    'svd_gap',
+    'Factors', 'compress', 'conv', 'factor_shapes', 'factorize',
+    'frobenius_decay', 'lfai', 'low_rank', 'merge', 'objective',
+    'pairs', 'sampled_objective', 'stable_rank', 'svd_gap',
 ]

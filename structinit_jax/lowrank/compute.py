@@ -1,5 +1,6 @@
 """Convolutions with two factors in place of a kernel."""
 
+from collections.abc import Callable
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,6 +19,7 @@ def conv(
     strides: int | Sequence[int] = 1,
     padding: str | Sequence[tuple[int, int]] = 'SAME',
     dilation: int | Sequence[int] = 1, precision: Any = None,
+    conv_general_dilated: Callable[..., jax.Array] = lax.conv_general_dilated,
 ) -> jax.Array:
   """Convolves with a factorised kernel: two convolutions in a row.
 
@@ -33,6 +35,7 @@ def conv(
     padding: 'SAME', 'VALID', 'CIRCULAR' (as in `flax.linen.Conv`) or pairs.
     dilation: of the kernel; one for all axes, or one each.
     precision: as of `jax.lax.dot`.
+    conv_general_dilated: what computes each, called as that of `jax.lax` is.
 
   Returns:
     Images (*batch, *spatial, out).
@@ -77,12 +80,13 @@ def conv(
   for kernel, second in ((u, False), (v, True)):
     # An axis that neither spans is strided at once, which saves the most.
     mine = [(v.shape[i] > 1) == second for i in range(ndim)]
-    x = lax.conv_general_dilated(
+    numbers = lax.conv_dimension_numbers(x.shape, kernel.shape, layout)
+    x = conv_general_dilated(
         x, kernel,
         [s if own else 1 for s, own in zip(strides, mine, strict=True)],
         [p if own else (0, 0) for p, own in zip(pads, mine, strict=True)],
         rhs_dilation=[
             s if own else 1 for s, own in zip(dilation, mine, strict=True)],
-        dimension_numbers=layout, feature_group_count=form.count,
+        dimension_numbers=numbers, feature_group_count=form.count,
         precision=precision)
   return x.reshape(*batch, *x.shape[1:])

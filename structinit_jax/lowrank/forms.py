@@ -20,7 +20,7 @@ from structinit_jax import base
 from structinit_jax import linalg
 from structinit_jax.lowrank import factors
 
-__all__ = ['FORMS', 'Form', 'factor_shapes', 'form', 'merge']
+__all__ = ['FORMS', 'Form', 'form', 'merge', 'of_kernel']
 
 FORMS = ('separable', 'pointwise')
 
@@ -51,6 +51,13 @@ class Form:
   def matrix(self) -> tuple[int, int]:
     """Shape of one of the matrices, windows among the columns."""
     return self.rows, math.prod(self.kernel) // (self.count * self.rows)
+
+  def of_rank(self, rank: int) -> 'Form':
+    """Returns the form of the same kernel with another rank."""
+    groups = self.count if len(self.u) == len(self.v) else 1
+    v = list(self.v)
+    v[0 if len(self.u) != len(self.v) else -2] = rank
+    return form((*self.u[:-1], groups * rank), v)
 
   @property
   def drawn(self) -> tuple[int, ...]:
@@ -134,7 +141,7 @@ def form(u: base.Shape, v: base.Shape) -> Form:
   return Form(u, v, (*u[:-1], *v[1:]), 1, math.prod(u[:-1]), 1, u[-1])
 
 
-def factor_shapes(
+def of_kernel(
     kernel: base.Shape, rank: int, *, kind: str = 'separable', inputs: int = 0,
     feature_groups: int = 1,
 ) -> Form:
@@ -157,10 +164,10 @@ def factor_shapes(
 
   Example:
     >>> from structinit_jax.lowrank import forms
-    >>> found = forms.factor_shapes((3, 3, 16, 32), 4)
+    >>> found = forms.of_kernel((3, 3, 16, 32), 4)
     >>> found.u, found.v
     ((1, 3, 16, 4), (3, 1, 4, 32))
-    >>> found = forms.factor_shapes((64, 8, 16), 4, inputs=1)
+    >>> found = forms.of_kernel((64, 8, 16), 4, inputs=1)
     >>> found.u, found.v
     ((64, 4), (4, 8, 16))
 

@@ -1,14 +1,20 @@
-"""Ranks of factors, from sizes or from singular values."""
+"""Ranks of factors, from sizes, from singular values, or from a budget."""
 
 from collections.abc import Callable
+from collections.abc import Mapping
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from structinit_jax import base
 
-__all__ = ['chooser', 'scaled', 'stable_rank']
+__all__ = ['chooser', 'of', 'scaled', 'stable_rank']
+
+# Shape of a matrix and its singular values, if it has values yet.
+_Matrix = tuple[tuple[int, int], Any]
 
 
 def scaled(rank_scale: float, rows: int, columns: int) -> int:
@@ -39,6 +45,17 @@ def scaled(rank_scale: float, rows: int, columns: int) -> int:
   return max(round(rank_scale * min(rows, columns)), 1)
 
 
+def of(
+    rows: int, columns: int, *, rank: int | None, rank_scale: float | None
+) -> int:
+  """Returns the one of two that is given, the second as `scaled` reads it."""
+  if rank is not None and rank_scale is None:
+    return rank
+  if rank is None and rank_scale is not None:
+    return scaled(rank_scale, rows, columns)
+  raise ValueError(f'give one of rank={rank} and rank_scale={rank_scale}')
+
+
 def stable_rank(kernel: jax.Array) -> jax.Array:
   r"""Returns $\|W\|_F^2 / \|W\|_2^2$, between 1 and the rank.
 
@@ -59,25 +76,127 @@ def stable_rank(kernel: jax.Array) -> jax.Array:
   return (values**2).sum() / values[0] ** 2
 
 
-def _of_energy(energy: float, w: jax.Array) -> int:
-  squares = jnp.linalg.svd(w, compute_uv=False) ** 2
-  kept = jnp.cumsum(squares) / squares.sum()
+def chooser(
+    *, rank_scale: float | None = None, rank: int | None = None,
+    energy: float | None = None, budget: float | None = None,
+    uses: Mapping[str, int] | None = None,
+) -> Callable[[Mapping[str, _Matrix]], dict[str, int]]:
+  """Returns how the ranks of matrices are chosen, by one of four rules.
+
+  Args:
+    rank_scale: relative to the smaller side.
+    rank: the same for all, at most the smaller side.
+    energy: share of the squared singular values that is kept.
+    budget: share of the weights, or, with `uses`, of the multiplications. With
+      singular values it goes where it keeps the largest share of a matrix's
+      squares; without, to all at one rank scale.
+    uses: of a matrix; 1 for those it does not name.
+
+  Returns:
+    A function of matrices by name that returns ranks by name; those that would
+    save no weights are left out.
+
+  Raises:
+    ValueError: if not exactly one rule is given, or one is out of range.
+  """
+  given = {'rank_scale': rank_scale, 'rank': rank, 'energy': energy,
+           'budget': budget}
+  if sum(value is not None for value in given.values()) != 1:
+    raise ValueError(
+        f'give one of rank_scale, rank, energy and budget, got {given}')
+  if uses is not None and budget is None:
+    raise ValueError('uses are for a budget')
+  if rank_scale is not None:
+    scaled(rank_scale, 1, 1)
+    return lambda found: _saving(found, {
+        name: scaled(rank_scale, *shape) for name, (shape, _) in found.items()})
+  if rank is not None:
+    most = base.integer('rank', rank, 1)
+    return lambda found: _saving(found, {
+        name: min(most, *shape) for name, (shape, _) in found.items()})
+  name, share = next(
+      (name, value) for name, value in given.items() if value is not None)
+  if not 0 < share <= 1:
+    raise ValueError(f'{name} {share} must be in (0, 1]')
+  if name == 'budget':
+    return lambda found: _of_budget(share, found, uses or {})
+  return lambda found: _saving(found, {
+      name: _of_energy(share, values) for name, (_, values) in found.items()})
+
+
+def _saving(
+    found: Mapping[str, _Matrix], chosen: Mapping[str, int]) -> dict[str, int]:
+  return {name: rank for name, rank in chosen.items()
+          if rank <= _most(*found[name][0])}
+
+
+def _most(rows: int, columns: int) -> int:
+  """Returns the largest rank whose factors are smaller than the matrix."""
+  return (rows * columns - 1) // (rows + columns)
+
+
+def _of_energy(energy: float, values: np.ndarray) -> int:
+  squares = np.square(values, dtype=np.float64)
+  kept = np.cumsum(squares) / max(squares.sum(), np.finfo(np.float64).tiny)
   return min(int((kept < energy).sum()) + 1, len(squares))
 
 
-def chooser(
-    *, rank_scale: float | None, rank: int | None, energy: float | None
-) -> Callable[[jax.Array], int]:
-  """Returns the rank of a matrix, as a function of it; one of three rules."""
-  given = {'rank_scale': rank_scale, 'rank': rank, 'energy': energy}
-  if sum(value is not None for value in given.values()) != 1:
-    raise ValueError(f'give one of rank_scale, rank and energy, got {given}')
-  if rank_scale is not None:
-    scaled(rank_scale, 1, 1)
-    return lambda w: scaled(rank_scale, *w.shape)
-  if rank is not None:
-    found = base.integer('rank', rank, 1)
-    return lambda w: min(found, *w.shape)
-  if energy is None or not 0 < energy <= 1 or math.isnan(energy):
-    raise ValueError(f'energy {energy} must be in (0, 1]')
-  return lambda w: _of_energy(energy, w)
+def _of_budget(
+    budget: float, found: Mapping[str, _Matrix], uses: Mapping[str, int]
+) -> dict[str, int]:
+  if unknown := sorted(uses.keys() - found.keys()):
+    raise ValueError(f'uses of {", ".join(unknown)} are of no kernel')
+  counts = {name: base.integer(f'uses of {name!r}', uses.get(name, 1), 1)
+            for name in found}
+  total = sum(counts[name] * math.prod(shape)
+              for name, (shape, _) in found.items())
+  found = {name: matrix for name, matrix in found.items() if _most(*matrix[0])}
+  # Of one rank more; matrices that no factors are smaller than keep theirs.
+  prices = {name: counts[name] * sum(shape)
+            for name, (shape, _) in found.items()}
+  fixed = total - sum(counts[name] * math.prod(shape)
+                      for name, (shape, _) in found.items())
+  left = budget * total - fixed - sum(prices.values())
+  if left < 0:
+    least = (fixed + sum(prices.values())) / total if total else 0.
+    raise ValueError(
+        f'budget {budget} is less than rank 1 takes; the nearest that works is '
+        f'{math.ceil(1e4 * least) / 1e4}')
+  if any(values is None for _, values in found.values()):
+    return _evenly(budget * total - fixed, found, prices)
+  # A rank is worth the share of the squares it keeps. Shares fall, so taking
+  # the best per price first takes those of one matrix in order.
+  items = []
+  for name, (shape, values) in found.items():
+    squares = np.square(values, dtype=np.float64)
+    shares = squares / max(squares.sum(), np.finfo(np.float64).tiny)
+    items += [(-share / prices[name], i, name)
+              for i, share in enumerate(shares[1:_most(*shape)], 1)]
+  chosen = dict.fromkeys(found, 1)
+  closed = set()
+  for _, _, name in sorted(items):
+    if name in closed:
+      continue
+    if prices[name] > left:
+      closed.add(name)
+      continue
+    left -= prices[name]
+    chosen[name] += 1
+  return chosen
+
+
+def _evenly(
+    total: float, found: Mapping[str, _Matrix], prices: Mapping[str, int]
+) -> dict[str, int]:
+  """Returns the ranks of the largest rank scale whose price is at most that."""
+
+  def at(scale: float) -> dict[str, int]:
+    return {name: min(scaled(scale, *shape), _most(*shape))
+            for name, (shape, _) in found.items()}
+
+  low, high = 1e-9, 1.
+  for _ in range(50):
+    middle = (low + high) / 2
+    fits = sum(prices[name] * r for name, r in at(middle).items()) <= total
+    low, high = (middle, high) if fits else (low, middle)
+  return at(low)

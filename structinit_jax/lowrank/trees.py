@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from collections.abc import Mapping
-import re
 from typing import Any
 
 import jax
@@ -15,18 +14,10 @@ from structinit_jax import tree
 from structinit_jax.lowrank import factors
 from structinit_jax.lowrank import forms
 from structinit_jax.lowrank import objectives
+from structinit_jax.lowrank import plans
 from structinit_jax.lowrank import ranks
 
-__all__ = ['compress', 'frobenius_decay', 'lfai', 'pairs']
-
-# Kernels of three axes that are no convolutions, as Flax names them, and how
-# many of their axes are inputs.
-_ATTENTION = ((r'(.*/)?(query|key|value)/kernel', 1), (r'(.*/)?out/kernel', 2))
-
-
-def _join(parent: str, last: str) -> str:
-  return f'{parent}/{last}' if parent else last
-
+__all__ = ['compress', 'frobenius_decay', 'lfai', 'low_rank', 'pairs']
 
 def pairs(params: protocols.PyTree) -> dict[str, forms.Form]:
   """Finds the pairs of factors of a tree: sibling leaves `u` and `v`.
@@ -54,7 +45,7 @@ def pairs(params: protocols.PyTree) -> dict[str, forms.Form]:
   found = {}
   for name in names:
     parent, _, last = name.rpartition('/')
-    other = _join(parent, 'v')
+    other = plans.join(parent, 'v')
     if last == 'u' and other in shapes:
       try:
         found[parent] = forms.form(shapes[name], shapes[other])
@@ -143,19 +134,20 @@ def lfai(
     found = pairs(shapes)
     ws, keys = {}, {}
     for name, form in found.items():
-      inner = protocols.compute_dtype(dtypes[_join(name, 'u')])
+      inner = protocols.compute_dtype(dtypes[plans.join(name, 'u')])
       try:
         factors.check_rank(form.matrix, form.rank)
       except ValueError as error:
-        raise ValueError(f'leaf {_join(name, "u")!r}: {error}') from error
+        raise ValueError(f'leaf {plans.join(name, "u")!r}: {error}') from error
       kernel = base(
-          tree.leaf_key(key, _join(name, 'kernel')), form.drawn, inner)
+          tree.leaf_key(key, plans.join(name, 'kernel')), form.drawn, inner)
       ws[name] = form.to_matrices(kernel.reshape(form.kernel))
       keys[name] = jax.random.split(
-          tree.leaf_key(key, _join(name, 'u')), form.count)
+          tree.leaf_key(key, plans.join(name, 'u')), form.count)
     made = {}
     for name, (u, v) in _fit_all(ws, found, options, keys).items():
-      made[_join(name, 'u')], made[_join(name, 'v')] = found[name].leaves(u, v)
+      for last, leaf in zip('uv', found[name].leaves(u, v), strict=True):
+        made[plans.join(name, last)] = leaf
     others = [name for name in names if name not in made]
     if others and rest is None:
       raise ValueError(
@@ -176,9 +168,64 @@ def lfai(
       lambda key, shapes: init_with_aux(key, shapes)[0], init_with_aux)
 
 
+def low_rank(
+    *, rank_scale: float | None = None, rank: int | None = None,
+    kind: str = 'separable', **options: Any,
+) -> protocols.LeafInit:
+  r"""Kernels of low rank: the products of the factors that `lfai` makes.
+
+  For layers that keep their kernel, to start as the low-rank network does.
+
+  Args:
+    rank_scale: relative to the smaller side of the matrix; or `rank`.
+    rank: the same for all.
+    kind: of convolutions, 'separable' or 'pointwise'.
+    **options: as of `lfai`, but for `rest`.
+
+  Returns:
+    An Initializer of dense kernels and convolutions; its `aux` has the rank.
+
+  Raises:
+    ValueError: for an unknown option; when called, for a shape of less than two
+      axes or with no such rank.
+
+  Example:
+    >>> import jax, jax.numpy as jnp, structinit_jax as si
+    >>> init = si.lowrank.low_rank(rank=4)
+    >>> int(jnp.linalg.matrix_rank(init(jax.random.key(0), (32, 16))))
+    4
+
+  Source: Vodrahalli et al. (2022), definition 2.3.
+  """
+  init = lfai(**options)
+  ranks.of(1, 1, rank=rank, rank_scale=rank_scale)
+
+  def form(shape: protocols.Shape) -> forms.Form:
+    one = forms.of_kernel(shape, 1, kind=kind)
+    size = ranks.of(*one.matrix, rank=rank, rank_scale=rank_scale)
+    return one.of_rank(factors.check_rank(one.matrix, size))
+
+  def sample(
+      key: protocols.Key, shape: protocols.Shape, dtype: Any) -> jax.Array:
+    if 0 in shape:
+      return jnp.zeros(shape, dtype)
+    found = form(shape)
+    made = init(key, {name: jax.ShapeDtypeStruct(size, dtype)
+                      for name, size in (('u', found.u), ('v', found.v))})
+    return forms.merge(made['u'], made['v'])
+
+  given = {'rank_scale': rank_scale, 'rank': rank, 'kind': kind, **options}
+  label = ', '.join(
+      f'{name}={value!r}' for name, value in given.items() if value is not None)
+  return protocols.LeafInit(
+      f'lowrank.low_rank({label})', sample,
+      lambda key, shape: {'rank': 0 if 0 in shape else form(shape).rank})
+
+
 def compress(
     params: protocols.PyTree, *, rank_scale: float | None = None,
     rank: int | None = None, energy: float | None = None,
+    budget: float | None = None, uses: Mapping[str, int] | None = None,
     activation: objectives.Activation = 'relu', method: str = 'exact',
     covariances: Mapping[str, jax.Array] | None = None,
     select: str = '.*', kind: str = 'separable',
@@ -191,13 +238,15 @@ def compress(
   inputs are Gaussian.
 
   Args:
-    params: nested dictionaries of arrays, as of Flax. A leaf `kernel` of two
-      axes is dense, of more a convolution `(*spatial, in, out)`, but for Flax's
-      attention: `query`, `key`, `value`, `out`.
+    params: nested dictionaries of arrays, as of `factor_shapes`.
     rank_scale: ranks relative to the smaller side of the matrix; give this,
-      `rank` or `energy`.
+      `rank`, `energy` or `budget`.
     rank: one rank for all, at most the smaller side.
     energy: the share of the squared singular values that a rank has to keep.
+    budget: share of the weights of the selected kernels that the factors may
+      have together. It is spent so that the shares of their squared singular
+      values that kernels keep add up to the most.
+    uses: as of `factor_shapes`.
     activation: that follows the layers, as of `factorize`.
     method: as of `factorize`; no Adam.
     covariances: of the inputs, (in, in) in the order of the kernel's rows, by
@@ -209,8 +258,8 @@ def compress(
     tolerance: as of `factorize`.
 
   Returns:
-    Nested dictionaries, with `u` and `v` in place of `kernel`: parameters of
-    `layers.LowRankDense` and `LowRankConv`.
+    Nested dictionaries, with `u` and `v` in place of `kernel`: for the same
+    model, by `layers.factored`.
 
   Raises:
     ValueError: for a kernel that is not finite (the message names it), a
@@ -234,70 +283,69 @@ def compress(
   options = factors.check_options(
       method, activation, restarts=0, steps=steps, tolerance=tolerance,
       batch=1, learning_rate=0.)
-  choose = ranks.chooser(rank_scale=rank_scale, rank=rank, energy=energy)
+  choose = ranks.chooser(rank_scale=rank_scale, rank=rank, energy=energy,
+                         budget=budget, uses=uses)
   names, leaves, _ = tree.flatten_with_names(params)
+  made = dict(zip(names, leaves, strict=True))
+  found = plans.find(params, select=select, kind=kind)
   covariances = dict(covariances or {})
-  made, ws, found, back = {}, {}, {}, {}
-  for name, leaf in zip(names, leaves, strict=True):
-    made[name] = leaf
-    parent, _, last = name.rpartition('/')
-    if last != 'kernel' or jnp.ndim(leaf) < 2 or not re.fullmatch(select, name):
-      continue
-    factors.check_finite(f'leaf {name!r}', leaf)
-    inner = protocols.compute_dtype(leaf.dtype)
-    inputs = 1 if leaf.ndim == 2 else 0 if leaf.ndim > 3 else next(
-        (n for pattern, n in _ATTENTION if re.fullmatch(pattern, name)), 0)
-    one = forms.factor_shapes(leaf.shape, 1, kind=kind, inputs=inputs)
-    w = one.to_matrices(leaf.astype(inner))
+  ws, back, matrices = {}, {}, {}
+  for parent, form in found.items():
+    name = plans.join(parent, 'kernel')
+    factors.check_finite(f'leaf {name!r}', made[name])
+    w = form.to_matrices(
+        made[name].astype(protocols.compute_dtype(made[name].dtype)))
     if parent in covariances:
-      if one.windows > 1:
+      if form.windows > 1:
         raise ValueError(
-            f"leaf {name!r} of shape {leaf.shape}: a covariance needs kind="
+            f'leaf {name!r} of shape {form.kernel}: a covariance needs kind='
             "'pointwise', as the factors of a separable convolution see single "
             'rows of the window')
       try:
-        root, inverse = objectives.root(covariances.pop(parent), one.rows)
+        root, inverse = objectives.root(covariances.pop(parent), form.rows)
       except ValueError as error:
         raise ValueError(f'leaf {name!r}: {error}') from error
-      w = linalg.matmul(root.astype(inner), w[0, :, 0])[None, :, None]
-      back[parent] = inverse.astype(inner)
-    size = choose(w.reshape(one.matrix))
-    if size * sum(one.matrix) >= w.size:
-      continue
-    found[parent] = forms.factor_shapes(
-        leaf.shape, size, kind=kind, inputs=inputs)
+      w = linalg.matmul(root.astype(w.dtype), w[0, :, 0])[None, :, None]
+      back[parent] = inverse.astype(w.dtype)
     ws[parent] = w
-    del made[name]
+    values = None
+    if energy is not None or budget is not None:
+      values = jnp.linalg.svd(w.reshape(form.matrix), compute_uv=False)
+    matrices[parent] = form.matrix, values
   if covariances:
     raise ValueError(
         f'covariances of {", ".join(sorted(covariances))} are of no kernel')
-  dtypes = {name: leaf.dtype for name, leaf in zip(names, leaves, strict=True)}
+  found = {name: found[name].of_rank(rank)
+           for name, rank in choose(matrices).items()}
+  ws = {name: ws[name] for name in found}
   for name, (u, v) in _fit_all(ws, found, options).items():
     if name in back:
       u = linalg.matmul(back[name], u)
-    dtype = dtypes[_join(name, 'kernel')]
+    dtype = made.pop(plans.join(name, 'kernel')).dtype
     for last, leaf in zip('uv', found[name].leaves(u, v), strict=True):
-      made[_join(name, last)] = leaf.astype(dtype)
+      made[plans.join(name, last)] = leaf.astype(dtype)
   return tree.nest({name: made[name] for name in sorted(made)})
 
 
-def frobenius_decay(coefficient: float) -> optax.GradientTransformation:
+def frobenius_decay(
+    coefficient: float, rest: float = 0.0) -> optax.GradientTransformation:
   r"""Decays the products of factors, not the factors.
 
   Adds the gradient of $\frac{\lambda}{2} \| U V \|_F^2$, that is
   $\lambda U (V V^T)$ and $\lambda (U^T U) V$, to the updates of every pair; the
-  product is not formed. Other leaves are left alone.
+  product is not formed.
 
   Args:
     coefficient: lambda, at least 0.
+    rest: of the other leaves, as of `optax.add_decayed_weights`.
 
   Returns:
     An optax transformation; it belongs before the one that scales by the
     learning rate, as `optax.add_decayed_weights` does.
 
   Raises:
-    ValueError: if the coefficient is negative or not finite; if there is no
-      pair, or an update is not given the parameters.
+    ValueError: if a coefficient is negative or not finite; if there is no pair
+      and no `rest`, or an update is not given the parameters.
 
   Example:
     >>> import jax.numpy as jnp, optax, structinit_jax as si
@@ -311,13 +359,13 @@ def frobenius_decay(coefficient: float) -> optax.GradientTransformation:
   Source: Khodak et al. (2021), section 3.2; Vodrahalli et al. (2022), section
     4.
   """
-  coefficient = float(coefficient)
-  if not 0 <= coefficient < float('inf'):
-    raise ValueError(
-        f'coefficient {coefficient} must be a finite float of at least 0')
+  coefficient, rest = float(coefficient), float(rest)
+  for name, value in (('coefficient', coefficient), ('rest', rest)):
+    if not 0 <= value < float('inf'):
+      raise ValueError(f'{name} {value} must be a finite float of at least 0')
 
   def init_fn(params: protocols.PyTree) -> optax.EmptyState:
-    if not pairs(params):
+    if not rest and not pairs(params):
       raise ValueError(
           'no pair of leaves u, v among '
           f'{", ".join(tree.leaf_names(params)) or "none"}')
@@ -334,14 +382,15 @@ def frobenius_decay(coefficient: float) -> optax.GradientTransformation:
     values = dict(zip(names, leaves, strict=True))
     decays = {}
     for name, form in pairs(params).items():
-      one, other = _join(name, 'u'), _join(name, 'v')
+      one, other = plans.join(name, 'u'), plans.join(name, 'v')
       u, v = form.matrices(values[one], values[other])
       flat = v.reshape(*v.shape[:2], -1)
       decays[one], decays[other] = form.leaves(
           linalg.matmul(u, linalg.matmul(flat, flat.mT)),
           linalg.matmul(linalg.matmul(u.mT, u), flat).reshape(v.shape))
     return treedef.unflatten([
-        update + coefficient * decays[name] if name in decays else update
+        update + (coefficient * decays[name] if name in decays
+                  else rest * values[name])
         for name, update in zip(
             names, treedef.flatten_up_to(updates), strict=True)]), state
 

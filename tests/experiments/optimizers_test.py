@@ -18,7 +18,8 @@ RATE = 0.1
 def _config(**fields):
   return ml_collections.ConfigDict({
       'optimizer': 'sgd(momentum=0.0)', 'schedule': 'constant',
-      'learning_rate': RATE, 'weight_decay': 0.0, 'epochs': 1, **fields})
+      'learning_rate': RATE, 'weight_decay': 0.0,
+      'frobenius_decay': 0.0, 'epochs': 1, **fields})
 
 
 def _run(steps_per_epoch=5, grads=GRADS, **fields):
@@ -85,6 +86,21 @@ def test_optimizers(expression, rule, options, decay):
   got = _run(optimizer=expression, weight_decay=decay)
   np.testing.assert_allclose(
       got, _expected(rule, decay, **options), rtol=1e-4, atol=1e-5)
+
+
+def test_frobenius_decay_is_of_the_product():
+  params = {'hidden': {'u': jnp.array([[1.], [2.]]), 'v': jnp.array([[3.]])},
+            'bias': jnp.array([4.])}
+  optimizer = optimizers.make(_config(frobenius_decay=0.1), 1)
+  zeros = jax.tree.map(jnp.zeros_like, params)
+  with jax.numpy_dtype_promotion('standard'):
+    updates, _ = optimizer.update(zeros, optimizer.init(params), params)
+  want = {'hidden': {'u': [[-.09], [-.18]], 'v': [[-.15]]}, 'bias': [-.04]}
+  jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5),
+               updates, jax.tree.map(jnp.array, want,
+                                     is_leaf=lambda x: isinstance(x, list)))
+  with pytest.raises(ValueError, match=r'give one of weight_decay=0\.2'):
+    optimizers.make(_config(frobenius_decay=0.1, weight_decay=0.2), 1)
 
 
 def _rates(steps, **fields):

@@ -57,7 +57,7 @@ def dense_conv(x, kernel, strides, padding, dilation, groups):
 ])
 def test_two_convolutions_are_that_of_the_merged_kernel(
     kind, kernel, strides, padding, dilation, groups):
-  form = forms.factor_shapes((*kernel, 8 // groups, 12), 2, kind=kind,
+  form = forms.of_kernel((*kernel, 8 // groups, 12), 2, kind=kind,
                              feature_groups=groups)
   assert form.kernel == (*kernel, 8 // groups, 12)
   with jax.enable_x64(True):
@@ -72,14 +72,14 @@ def test_two_convolutions_are_that_of_the_merged_kernel(
 
 
 def test_merged_kernels_by_hand():
-  u, v = drawn(forms.factor_shapes((3, 2, 4, 5), 2))
+  u, v = drawn(forms.of_kernel((3, 2, 4, 5), 2))
   want = np.einsum('jir,kro->kjio', u[0], v[:, 0])
   np.testing.assert_allclose(lowrank.merge(u, v), want, atol=1e-6)
-  u, v = drawn(forms.factor_shapes((3, 2, 4, 5), 2, kind='pointwise'))
+  u, v = drawn(forms.of_kernel((3, 2, 4, 5), 2, kind='pointwise'))
   want = np.einsum('kjir,ro->kjio', u, v[0, 0])
   np.testing.assert_allclose(lowrank.merge(u, v), want, atol=1e-6)
   for inputs, equation in [(1, 'ir,rhs->ihs'), (2, 'hir,rs->his')]:
-    u, v = drawn(forms.factor_shapes((6, 2, 3), 2, inputs=inputs))
+    u, v = drawn(forms.of_kernel((6, 2, 3), 2, inputs=inputs))
     np.testing.assert_allclose(
         lowrank.merge(u, v), np.einsum(equation, u, v), atol=1e-6)
 
@@ -89,8 +89,8 @@ def test_merged_kernels_by_hand():
     (3, 3, 4, 4), (3, 2, 5, 4), (2, 3, 4, 5), (5, 2, 3), (6, 7), (1, 1, 4, 3)])
 def test_a_pretrained_kernel_comes_back_at_full_rank(kind, shape):
   kernel = jax.random.normal(KEY, shape)
-  rank = min(forms.factor_shapes(shape, 1, kind=kind).matrix)
-  form = forms.factor_shapes(shape, rank, kind=kind)
+  rank = min(forms.of_kernel(shape, 1, kind=kind).matrix)
+  form = forms.of_kernel(shape, rank, kind=kind)
   w = form.to_matrices(kernel)
   np.testing.assert_array_equal(form.from_matrices(w), kernel)
   init = lowrank.lfai(base=lambda *_: kernel, restarts=0, steps=5)
@@ -106,12 +106,12 @@ def test_forms_that_are_none():
     with pytest.raises(ValueError, match='no factors of a kernel'):
       forms.form(u, v)
   with pytest.raises(ValueError, match='nearest that works is 12'):
-    forms.factor_shapes((3, 3, 4, 4), 13)
+    forms.of_kernel((3, 3, 4, 4), 13)
   with pytest.raises(ValueError, match='unknown; use separable, pointwise'):
-    forms.factor_shapes((3, 3, 4, 4), 2, kind='tucker')
+    forms.of_kernel((3, 3, 4, 4), 2, kind='tucker')
   with pytest.raises(ValueError, match='divide the outputs, 5'):
-    forms.factor_shapes((3, 3, 4, 5), 2, feature_groups=2)
-  u, v = drawn(forms.factor_shapes((3, 3, 4, 4), 2))
+    forms.of_kernel((3, 3, 4, 5), 2, feature_groups=2)
+  u, v = drawn(forms.of_kernel((3, 3, 4, 4), 2))
   with pytest.raises(ValueError, match='of 2 spatial axes'):
     lowrank.conv(jnp.ones((2, 8, 8, 5)), u, v)
   with pytest.raises(ValueError, match='strides=0 must be a positive int'):
@@ -172,7 +172,7 @@ def test_layers_do_not_depend_on_company_and_jit_changes_little():
 
 def test_outputs_of_a_separable_convolution_are_groups_of_columns():
   """The solver's objective, sampled: the columns of one output together."""
-  form = forms.factor_shapes((3, 3, 4, 8), 2)
+  form = forms.of_kernel((3, 3, 4, 8), 2)
   kernel = lecun_normal(KEY, form.kernel)
   x = jax.random.normal(KEY, (400, 12, 12, 4))
 
