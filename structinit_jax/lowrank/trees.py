@@ -89,7 +89,8 @@ def lfai(
   `layers.LowRankDense` and `LowRankConv` have them, a kernel is drawn by `base`
   and replaced by its factors, by `factorize`. The kernel is the one that `base`
   would have drawn for the leaf `kernel` of the full layer. Layers of equal
-  shapes are solved together.
+  shapes are solved together. Where the result is sharded, products are summed
+  in another order, after which 'exact' may stop at another step.
 
   Args:
     activation: that follows the layers, as of `factorize`.

@@ -1,0 +1,49 @@
+"""What low-rank initialization is worth after training, by rank scale.
+
+    python -m experiments.main \
+        --config=experiments/configs/lowrank/ranks.py:weights \
+        --workdir=runs/ranks
+
+ResNet-20 on handwritten digits, all convolutions but the first as factors: at
+rank scales 0.05 to 0.20, factors drawn as kernels are (baseline), from the SVD
+of a kernel (spectral), by Adam on the function from either (LFAI-Adam,
+LFAI-WS-Adam), and at its optimum (exact), beside the full network. Weight decay
+is of the factors, or (`:products`) of their products, Frobenius decay. On other
+data:
+
+    --config.dataset=cifar10 --config.augment=crop_flip --config.batch_size=128
+"""
+
+import ml_collections
+
+from experiments.configs import default
+
+DECAYS = {'weights': 'weight_decay', 'products': 'frobenius_decay'}
+METHODS = {
+    'baseline': "method='baseline'",
+    'spectral': "method='spectral'",
+    'LFAI-Adam': "method='adam', steps=300, batch=256",
+    'LFAI-WS-Adam': "method='adam_warm', steps=300, batch=256",
+    'exact': "method='exact'",
+}
+
+
+def get_config(decay: str = 'weights') -> ml_collections.ConfigDict:
+  """Returns the config with the decay of the weights or of the products."""
+  if decay not in DECAYS:
+    raise ValueError(
+        f'decay {decay!r} is unknown; use {" or ".join(DECAYS)}')
+  config = default.get_config()
+  config.title = f'Low-rank ResNet-20, decay of the {decay}'
+  config.dataset = 'digits'
+  config.model = 'resnet_cifar(depth=20)'
+  config.learning_rate = 0.1
+  config[DECAYS[decay]] = 5e-4
+  config.schedule = 'cosine(warmup=1)'
+  config.epochs = 8
+  config.initializers = ('full = lecun_normal', *(
+      f'{name}, {scale} = lfai({options}, rank_scale={scale})'
+      for scale in ('0.05', '0.10', '0.15', '0.20')
+      for name, options in METHODS.items()))
+  config.baseline = 'full'
+  return config
