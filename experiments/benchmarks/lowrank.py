@@ -220,13 +220,13 @@ def _shapes(
   return shapes
 
 
-def _race(steps: Mapping[str, common.Step]) -> dict[str, Any]:
+def _race(steps: Mapping[str, common.Step], count: int) -> dict[str, Any]:
   """Times two steps; the ratio is the second one's time over the first's."""
   first = {}
   for name, step in steps.items():
     jax.clear_caches()
     first[name] = common.seconds(step)
-  rounds = common.rounds(steps, _TREE_ROUNDS)
+  rounds = common.rounds(steps, count)
   one, other = steps
   return {
       'first_seconds': first,
@@ -243,7 +243,7 @@ def _tree(kernels: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
   return {
       'kind': 'resnet50', 'kernels': len(kernels), 'rank_scale': _RANK_SCALE,
       **_race({name: lambda init=init: init(key, shapes)
-               for name, init in inits.items()})}
+               for name, init in inits.items()}, _TREE_ROUNDS)}
 
 
 def _vmap(count: int, d: int, n: int, rank: int) -> dict[str, Any]:
@@ -257,7 +257,8 @@ def _vmap(count: int, d: int, n: int, rank: int) -> dict[str, Any]:
       **_LAYER_OPTIONS, **_race({
           'together': lambda: init(key, shapes),
           'one by one': lambda: [
-              init(key, {name: layer}) for name, layer in shapes.items()]})}
+              init(key, {name: layer}) for name, layer in shapes.items()]},
+                                _ROUNDS)}
 
 
 def _line(row: Mapping[str, Any]) -> str:
