@@ -9,17 +9,16 @@ one process. The ratio is XLA's time over ours: above 1, patches are faster.
 
 import argparse
 from collections.abc import Callable
-import json
+import functools
 import pathlib
-import platform
 import statistics
-import time
 from typing import Any
 
 import jax
 from jax import lax
 import jax.numpy as jnp
 
+from experiments.benchmarks import common
 from experiments.models import conv
 
 _CASES = (  # image size, channels in, channels out, stride
@@ -53,12 +52,6 @@ def _step(fn: Callable[..., jax.Array], stride: int) -> Callable[..., Any]:
   return jax.jit(lambda *carry: lax.scan(descend, carry, length=_STEPS)[0])
 
 
-def _seconds(step: Callable[..., Any], *args: jax.Array) -> float:
-  start = time.perf_counter()
-  jax.block_until_ready(step(*args))
-  return time.perf_counter() - start
-
-
 def measure() -> list[dict[str, Any]]:
   """Times every case; returns medians in seconds and their ratio."""
   rows = []
@@ -67,16 +60,16 @@ def measure() -> list[dict[str, Any]]:
       x_key, kernel_key = jax.random.split(jax.random.key(0))
       x = jax.random.normal(x_key, (seeds, _BATCH, size, size, c_in))
       kernel = jax.random.normal(kernel_key, (seeds, 3, 3, c_in, c_out))
-      steps = [_step(fn, stride) for fn in (_xla, _patches)]
-      for step in steps:
-        _seconds(step, x, kernel)  # compiles
-      times = [[_seconds(step, x, kernel) for step in steps]
-               for _ in range(_ROUNDS)]
-      xla, patches = map(statistics.median, zip(*times, strict=True))
+      rounds = common.rounds({
+          name: functools.partial(_step(fn, stride), x, kernel)
+          for name, fn in (('xla', _xla), ('patches', _patches))}, _ROUNDS)
+      xla, patches = (statistics.median(r[name] for r in rounds)
+                      for name in ('xla', 'patches'))
       rows.append({
           'size': size, 'c_in': c_in, 'c_out': c_out, 'stride': stride,
           'seeds': seeds, 'xla_seconds': xla, 'patches_seconds': patches,
-          'ratio': statistics.median(a / b for a, b in times)})
+          'ratio': statistics.median(
+              r['xla'] / r['patches'] for r in rounds)})
   return rows
 
 
@@ -89,9 +82,7 @@ def main() -> None:
   for row in rows:
     print('{size:3d}x{size:<3d} {c_in:3d} -> {c_out:3d} stride {stride} seeds '
           '{seeds:2d}: ratio {ratio:6.2f}'.format(**row))
-  arguments.out.write_text(json.dumps({
-      'jax': jax.__version__, 'machine': platform.machine(),
-      'device': jax.devices()[0].device_kind, 'rows': rows}, indent=1) + '\n')
+  common.write(arguments.out, rows)
 
 
 if __name__ == '__main__':

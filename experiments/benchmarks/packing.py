@@ -33,9 +33,7 @@ from collections.abc import Collection
 from collections.abc import Iterator
 from collections.abc import Mapping
 import importlib
-import json
 import pathlib
-import platform
 import statistics
 import time
 from typing import Any
@@ -43,6 +41,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from experiments.benchmarks import common
 import structinit_jax as si
 
 _Sizes = tuple[int, int, int]  # dim, rank, num
@@ -266,10 +265,8 @@ def main() -> None:
   for row in measure(cases, peer_sizes, arguments.budget):
     rows.append(row)
     totals = summarise(rows)
-    arguments.out.write_text(json.dumps({  # so that a crash loses one row
-        'jax': jax.__version__, 'machine': platform.machine(),
-        'device': jax.devices()[0].device_kind, **peer, 'totals': totals,
-        'rows': rows}, indent=1) + '\n')
+    # So that a crash loses one row.
+    common.write(arguments.out, rows, **peer, totals=totals)
     arguments.out.with_suffix('.md').write_text(markdown(rows))
   print(', '.join(f'{name} {value:.6g}' for name, value in totals.items()))
 

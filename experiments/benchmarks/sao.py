@@ -26,12 +26,9 @@ the first and the last measurement, ours included.
 import argparse
 from collections.abc import Callable
 from collections.abc import Mapping
-import json
 import os
 import pathlib
-import platform
 import statistics
-import time
 from typing import Any
 
 import flax.linen as nn
@@ -41,6 +38,7 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.sparse
 
+from experiments.benchmarks import common
 import structinit_jax as si
 from structinit_jax import layers
 
@@ -50,21 +48,11 @@ _DENSER = (256, 512, 1024, 2048)  # degrees to find the crossover with
 _CHANNELS, _PIXELS, _IMAGES = 512, 8, (8, 32)
 _CHUNK = 2**14  # nonzeros whose gradient scipy's step makes at a time
 
-_Step = Callable[[], Any]
 
-
-def _seconds(step: _Step) -> float:
-  start = time.perf_counter()
-  jax.block_until_ready(step())
-  return time.perf_counter() - start
-
-
-def _race(steps: Mapping[str, _Step], count: int = _STEPS) -> dict[str, Any]:
+def _race(
+    steps: Mapping[str, common.Step], count: int = _STEPS) -> dict[str, Any]:
   """Times in turns; returns milliseconds a step and ratios to 'dense'."""
-  for step in steps.values():
-    jax.block_until_ready(step())  # compiles
-  rounds = [{name: _seconds(step) for name, step in steps.items()}
-            for _ in range(_ROUNDS)]
+  rounds = common.rounds(steps, _ROUNDS)
   return {
       'milliseconds': {
           name: 1e3 / count * statistics.median(r[name] for r in rounds)
@@ -75,7 +63,7 @@ def _race(steps: Mapping[str, _Step], count: int = _STEPS) -> dict[str, Any]:
 
 def _step(
     fn: Callable[..., Any], params: Any, x: jax.Array, count: int = _STEPS
-) -> _Step:
+) -> common.Step:
   """Returns steps of `fn(params, x)`, whose output is its cotangent too.
 
   The gradient by x is the x of the next step.
@@ -95,11 +83,12 @@ def _step(
 
 
 def _layer_step(
-    layer: nn.Module, params: Any, x: jax.Array, count: int = _STEPS) -> _Step:
+    layer: nn.Module, params: Any, x: jax.Array, count: int = _STEPS
+) -> common.Step:
   return _step(lambda p, x: layer.apply({'params': p}, x), params, x, count)
 
 
-def _scipy_step(kernel: np.ndarray, x: np.ndarray) -> _Step:
+def _scipy_step(kernel: np.ndarray, x: np.ndarray) -> common.Step:
   """What `_step` does, of the transposed product and by scipy."""
   forward = scipy.sparse.csr_array(kernel.T)
   backward = scipy.sparse.csr_array(kernel)
@@ -119,7 +108,7 @@ def _scipy_step(kernel: np.ndarray, x: np.ndarray) -> _Step:
   return steps
 
 
-def _peers(kernel: jax.Array, x: jax.Array) -> dict[str, _Step]:
+def _peers(kernel: jax.Array, x: jax.Array) -> dict[str, common.Step]:
   transposed, rows = kernel.T, jnp.asarray(x.T)
   nnz = int((transposed != 0).sum())
   bcoo = sparse.BCOO.fromdense(transposed, nse=nnz)
@@ -181,7 +170,7 @@ def _sampling(n: int, degree: int) -> dict[str, Any]:
   topology = si.sao.topology(jax.random.key(0), (n, n), degree=degree)
   keys = jax.random.split(jax.random.key(1), 1 + _ROUNDS)
   seconds = [
-      _seconds(lambda key=key: si.sao.orthogonal_values(key, topology))
+      common.seconds(lambda key=key: si.sao.orthogonal_values(key, topology))
       for key in keys]
   return {'kind': 'sampling', 'n': n, 'degree': degree, 'nanoseconds':
           1e9 * statistics.median(seconds[1:]) / topology.nnz}
@@ -239,11 +228,9 @@ def main() -> None:
   load = [os.getloadavg()[0]]
   rows = measure(jnp.dtype(arguments.dtype))
   load.append(os.getloadavg()[0])
-  arguments.out.write_text(json.dumps({
-      'jax': jax.__version__, 'machine': platform.machine(),
-      'device': jax.devices()[0].device_kind, 'cores': os.cpu_count(),
-      'dtype': arguments.dtype, 'batch': _BATCH, 'load': load,
-      'crossover': crossover(rows), 'rows': rows}, indent=1) + '\n')
+  common.write(
+      arguments.out, rows, dtype=arguments.dtype, batch=_BATCH, load=load,
+      crossover=crossover(rows))
 
 
 if __name__ == '__main__':
