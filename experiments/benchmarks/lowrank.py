@@ -212,8 +212,8 @@ def _shapes(
 ) -> dict[str, dict[str, jax.ShapeDtypeStruct]]:
   shapes = {}
   for name, kernel in kernels.items():
-    full = forms.factor_shapes(kernel, 1)
-    form = forms.factor_shapes(
+    full = forms.of_kernel(kernel, 1)
+    form = forms.of_kernel(
         kernel, ranks.scaled(_RANK_SCALE, *full.matrix))
     shapes[name] = {'u': jax.ShapeDtypeStruct(form.u, jnp.float32),
                     'v': jax.ShapeDtypeStruct(form.v, jnp.float32)}

@@ -17,8 +17,10 @@ second factor are in a separable convolution: W is (d, windows, n), and norms
 and cosines are of the windows together.
 """
 
+import functools
 import itertools
 import math
+from typing import Any
 from typing import NamedTuple
 
 import jax
@@ -33,6 +35,8 @@ __all__ = ['Solution', 'columns', 'improve', 'subsets', 'top']
 
 # Subsets of singular vectors that are compared at most.
 _MOST_SUBSETS = 2**14
+# After which the best of the starts is left alone with the rest.
+_FEW_STEPS = 32
 
 
 class Solution(NamedTuple):
@@ -72,14 +76,20 @@ def _values(
           - dual.product(b, b, jnp.ones_like(rho)))
 
 
-def evaluate(
+def _evaluate(
     basis: jax.Array, w: jax.Array, dual: duals.Dual,
     start: jax.Array | None = None,
-) -> Solution:
+) -> tuple[Solution, jax.Array, jax.Array]:
   a = _norms(w)
-  _, rho = _project(basis, w)
+  found, rho = _project(basis, w)
   b = dual.best_norm(a, rho, a * rho if start is None else start)
-  return Solution(basis, b, _values(dual, a, b, rho).sum(), jnp.int32(0))
+  value = _values(dual, a, b, rho).sum()
+  return Solution(basis, b, value, jnp.int32(0)), found, rho
+
+
+def evaluate(basis: jax.Array, w: jax.Array, dual: duals.Dual) -> Solution:
+  """Returns the best norms in a subspace and their value."""
+  return _evaluate(basis, w, dual)[0]
 
 
 def columns(solution: Solution, w: jax.Array) -> jax.Array:
@@ -96,6 +106,20 @@ def top(w: jax.Array, rank: int) -> jax.Array:
   """Returns the first left singular vectors of W (d, windows, n), (d, rank)."""
   return jnp.linalg.svd(
       w.reshape(len(w), -1), full_matrices=False)[0][:, :rank]
+
+
+def _dominant(w: jax.Array, rank: int) -> jax.Array:
+  """Returns a basis of what `top` spans, from the smaller Gram matrix.
+
+  A fraction of the time of the decomposition of W. Directions of singular
+  values below the square root of a rounding of the largest are mixed, which a
+  start may be.
+  """
+  flat = w.reshape(len(w), -1)
+  if flat.shape[0] <= flat.shape[1]:
+    return jnp.linalg.eigh(linalg.matmul(flat, flat.T))[1][:, :-rank - 1:-1]
+  right = jnp.linalg.eigh(linalg.matmul(flat.T, flat))[1][:, :-rank - 1:-1]
+  return jnp.linalg.qr(linalg.matmul(flat, right))[0]
 
 
 def improve(
@@ -120,24 +144,24 @@ def improve(
   tiny = jnp.finfo(w.dtype).tiny ** 0.5
   squares = jnp.where(a > 0, a**2, 1)
 
-  def step(state: tuple[Solution, jax.Array]) -> tuple[Solution, jax.Array]:
-    old, _ = state
-    found, rho = _project(old.basis, w)
+  def step(state: Any) -> Any:
+    (old, found, rho), _ = state
     slope = dual.slope(a, old.norms, rho)
     weights = jnp.where(a > 0, slope / (jnp.maximum(rho, tiny) * squares), 0)
     weighted = (found * weights[None, None]).reshape(len(found), -1)
     pulled = linalg.matmul(flat, weighted.T)
     basis = jnp.linalg.qr(pulled)[0]
-    new = evaluate(basis, w, dual, old.norms)
-    better = new.value > old.value
-    new = jax.tree.map(lambda x, y: jnp.where(better, x, y), new, old)
+    new = _evaluate(basis, w, dual, old.norms)
+    better = new[0].value > old.value
+    new, found, rho = jax.tree.map(
+        lambda x, y: jnp.where(better, x, y), new, (old, found, rho))
     going = new.value - old.value > tolerance * jnp.abs(old.value)
-    return new._replace(steps=old.steps + 1), going
+    return (new._replace(steps=old.steps + 1), found, rho), going
 
-  first = evaluate(basis, w, dual)
-  return jax.lax.while_loop(
-      lambda state: state[1] & (state[0].steps < steps), step,
-      (first, jnp.bool_(True)))[0]
+  (solution, *_), _ = jax.lax.while_loop(
+      lambda state: state[1] & (state[0][0].steps < steps), step,
+      (_evaluate(basis, w, dual), jnp.bool_(True)))
+  return solution
 
 
 def subsets(w: jax.Array, rank: int, dual: duals.Dual) -> jax.Array:
@@ -171,16 +195,21 @@ def solve(
     key: base.Key, w: jax.Array, rank: int, dual: duals.Dual, *,
     restarts: int, steps: int, tolerance: float,
 ) -> Solution:
-  """Ascends from singular vectors and from random bases; returns the best."""
-  starts = [top(w, rank)]
-  if restarts:
-    starts.append(subsets(w, rank, dual))
-  bases = jnp.stack(starts)
-  if restarts:
-    random = jax.vmap(lambda key: linalg.haar(key, (len(w), rank), w.dtype))(
-        jax.random.split(key, restarts))
-    bases = jnp.concatenate([bases, random])
-  found = jax.vmap(lambda basis: improve(
-      basis, w, dual, steps=steps, tolerance=tolerance))(bases)
-  best = jnp.argmax(found.value)
-  return jax.tree.map(lambda x: x[best], found)
+  """Ascends from singular vectors and from random bases; returns the best.
+
+  Of all starts the best after a few steps goes on.
+  """
+  ascend = functools.partial(improve, w=w, dual=dual, tolerance=tolerance)
+  if not restarts:
+    return ascend(_dominant(w, rank), steps=steps)
+  random = jax.vmap(lambda key: linalg.haar(key, (len(w), rank), w.dtype))(
+      jax.random.split(key, restarts))
+  bases = jnp.concatenate([
+      jnp.stack([top(w, rank), subsets(w, rank, dual)]), random])
+  few = min(_FEW_STEPS, steps)
+  found = jax.vmap(lambda basis: ascend(basis, steps=few))(bases)
+  best = jax.tree.map(lambda x: x[jnp.argmax(found.value)], found)
+  last = ascend(best.basis, steps=steps - few)
+  better = last.value > best.value
+  last = jax.tree.map(lambda x, y: jnp.where(better, x, y), last, best)
+  return last._replace(steps=best.steps + last.steps)
