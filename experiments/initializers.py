@@ -290,8 +290,8 @@ def _mirrored(initializer: Any) -> base.LeafInit:
 
 def _lfai(
     method: str = 'exact', activation: str = 'relu', rank_scale: float = 0.1,
-    kind: str = 'separable', steps: int | None = None, batch: int = 1024,
-    body: str = 'lecun_normal', dense: str = _ENDS,
+    kind: str = 'separable', norms: str = 'best', steps: int | None = None,
+    batch: int = 1024, body: str = 'lecun_normal', dense: str = _ENDS,
 ) -> Recipe:
   """Factors, close to the kernels of `body`; the ends keep those."""
   if body not in _INITIALIZERS:
@@ -299,8 +299,8 @@ def _lfai(
         f'body={body!r} must be one of {", ".join(sorted(_INITIALIZERS))}')
   kernels = _INITIALIZERS[body]()
   pairs = si.lowrank.lfai(
-      activation=activation, method=method, base=kernels, steps=steps,
-      batch=batch)
+      activation=activation, method=method, base=kernels, norms=norms,
+      steps=steps, batch=batch)
   return Recipe(
       ((r'(.*/)?[uv]', pairs), (r'.*kernel', _by_rank(kernels)), *_REST),
       factors={'rank_scale': rank_scale, 'kind': kind,

@@ -94,7 +94,7 @@ def _adam_step(
 ) -> common.Step:
   options = factors.check_options(
       method, 'relu', restarts=None, steps=steps, tolerance=None, batch=_BATCH,
-      learning_rate=rate)
+      learning_rate=rate, norms='best')
   keys = jax.random.split(jax.random.key(1), 1)
   return lambda: factors.fits(keys, w[None, :, None], rank, **options)
 

@@ -43,10 +43,10 @@ def get_config() -> ml_collections.ConfigDict:
       'SAO-Delta, 25 % = sao(density=0.25, gain=1.4142135623730951)',
       'EOI, 25 % = eoi(density=0.25, gain=1.4142135623730951)',
       'LMP-S, 25 % = lmp(density=0.25, gain=1.4142135623730951)',
-      *(f"{label} = lfai(method='{method}', rank_scale=0.25, body='he_normal')"
-        for label, method in (('rank 25 %, drawn', 'baseline'),
-                              ('rank 25 %, SVD', 'spectral'),
-                              ('rank 25 %, exact', 'exact'))),
+      *(f"rank 10 %, {label} = lfai({options}, rank_scale=0.1, "
+        "body='he_normal')" for label, options in (
+            ('drawn', "method='baseline'"), ('SVD', "method='spectral'"),
+            ('exact', "method='exact'"), ('exact, norms kept', "norms='kept'"))),
   )
   config.baseline = 'he_normal'
   return config

@@ -40,6 +40,10 @@ class Dual:
     return (self.product(a, a, one) + self.product(b, b, one)
             - 2 * self.product(a, b, rho))
 
+  def keeping_norms(self) -> 'Dual':
+    """Returns the same kernel, for columns that keep their norms."""
+    return dataclasses.replace(self, best_norm=lambda a, rho, b: a)
+
   def slope(self, a: jax.Array, b: jax.Array, rho: jax.Array) -> jax.Array:
     """Returns the derivative of `product` by the cosine."""
     return jax.jvp(lambda rho: self.product(a, b, rho), (rho,),

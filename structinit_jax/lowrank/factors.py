@@ -16,11 +16,13 @@ from structinit_jax.lowrank import duals
 from structinit_jax.lowrank import objectives
 from structinit_jax.lowrank import solvers
 
-__all__ = ['METHODS', 'Factors', 'factorize', 'fits']
+__all__ = ['METHODS', 'NORMS', 'Factors', 'factorize', 'fits']
 
 METHODS = (
     'baseline', 'spectral', 'rescaled', 'exact', 'relu_svd', 'adam',
     'adam_warm')
+NORMS = ('best', 'kept')
+_OF_NORMS = ('rescaled', 'exact', 'relu_svd')
 # Restarts matter where singular vectors are stationary or few; in a wide layer
 # their gain is below a thousandth.
 _SMALL, _RESTARTS = 64, 16
@@ -89,7 +91,7 @@ def _adam(
 def _fit(
     key: base.Key, w: jax.Array, rank: int, *, method: str,
     activation: objectives.Activation, restarts: int | None, steps: int,
-    tolerance: float | None, batch: int, learning_rate: float,
+    tolerance: float | None, batch: int, learning_rate: float, norms: str,
 ) -> tuple[jax.Array, jax.Array]:
   d, windows, n = w.shape
   if method == 'baseline':
@@ -98,6 +100,8 @@ def _fit(
             lecun_normal(other, (rank, windows * n), w.dtype)
             .reshape(rank, windows, n) / math.sqrt(windows))
   dual = duals.dual(activation)
+  if norms == 'kept':
+    dual = dual.keeping_norms()
   if tolerance is None:
     tolerance = 10 * float(jnp.finfo(w.dtype).eps)
   if method == 'exact':
@@ -116,7 +120,7 @@ def _fit(
     start = _fit(
         one, w, rank, method='baseline', activation=activation,
         restarts=restarts, steps=steps, tolerance=tolerance, batch=batch,
-        learning_rate=learning_rate)
+        learning_rate=learning_rate, norms=norms)
   else:
     basis = solvers.top(w, rank)
     v = linalg.matmul(basis.T, w.reshape(d, -1)).reshape(rank, windows, n)
@@ -131,7 +135,7 @@ def _fit(
 
 @functools.partial(jax.jit, static_argnames=(
     'rank', 'method', 'activation', 'restarts', 'steps', 'tolerance', 'batch',
-    'learning_rate'))
+    'learning_rate', 'norms'))
 def fits(
     keys: base.Key | None, w: jax.Array, rank: int, **options: Any
 ) -> tuple[jax.Array, jax.Array]:
@@ -153,7 +157,7 @@ def fits(
 
 def check_options(
     method: str, activation: objectives.Activation, *, restarts: Any,
-    steps: Any, tolerance: Any, batch: Any, learning_rate: Any,
+    steps: Any, tolerance: Any, batch: Any, learning_rate: Any, norms: str,
 ) -> dict[str, Any]:
   """Returns the options of `fits`, or says which of them cannot be."""
   if method not in METHODS:
@@ -164,6 +168,11 @@ def check_options(
         f"method='relu_svd' is of the ReLU, not of {activation!r}; use "
         "method='exact'")
   duals.dual(activation)
+  if norms not in NORMS:
+    raise ValueError(f'norms {norms!r} are unknown; use {", ".join(NORMS)}')
+  if norms != 'best' and method not in _OF_NORMS:
+    raise ValueError(
+        f"norms={norms!r} are of {', '.join(_OF_NORMS)}, not of {method!r}")
   if steps is None:
     steps = _ADAM_STEPS if method.startswith('adam') else _STEPS
   if restarts is not None:
@@ -176,7 +185,7 @@ def check_options(
       'method': method, 'activation': activation, 'restarts': restarts,
       'steps': base.integer('steps', steps, 0), 'tolerance': tolerance,
       'batch': base.integer('batch', batch, 1),
-      'learning_rate': float(learning_rate)}
+      'learning_rate': float(learning_rate), 'norms': norms}
 
 
 def factorize(
@@ -184,7 +193,7 @@ def factorize(
     activation: objectives.Activation = 'relu',
     covariance: jax.Array | None = None, restarts: int | None = None,
     steps: int | None = None, tolerance: float | None = None,
-    batch: int = 1024, learning_rate: float = 0.01,
+    batch: int = 1024, learning_rate: float = 0.01, norms: str = 'best',
 ) -> Factors:
   r"""Returns two factors of a kernel, the closest past the activation.
 
@@ -216,6 +225,10 @@ def factorize(
       ten roundings by default.
     batch: inputs of a step of Adam.
     learning_rate: of Adam, at the first step of a cosine.
+    norms: of the columns. 'best' minimises the error, for which outputs shrink
+      where little of a column is in the subspace; with 'kept' they have those
+      of the kernel, so that outputs have its scale, and the subspace is the
+      best one for that. Of 'rescaled', 'exact' and 'relu_svd'.
 
   Returns:
     Factors(u, v) of the kernel's dtype, (in, rank) and (rank, out).
@@ -243,7 +256,7 @@ def factorize(
   rank = check_rank(kernel.shape, rank)
   options = check_options(
       method, activation, restarts=restarts, steps=steps, tolerance=tolerance,
-      batch=batch, learning_rate=learning_rate)
+      batch=batch, learning_rate=learning_rate, norms=norms)
   check_finite('kernel', kernel)
   w, back = kernel, None
   if covariance is not None:

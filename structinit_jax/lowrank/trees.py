@@ -81,7 +81,7 @@ def lfai(
     base: Callable[..., jax.Array] = factors.lecun_normal,
     rest: Callable[..., jax.Array] | None = None, restarts: int | None = None,
     steps: int | None = None, tolerance: float | None = None,
-    batch: int = 1024, learning_rate: float = 0.01,
+    batch: int = 1024, learning_rate: float = 0.01, norms: str = 'best',
 ) -> protocols.StructuredInit:
   r"""Low-rank layers that start as the function of full-rank ones.
 
@@ -103,6 +103,7 @@ def lfai(
     tolerance: as of `factorize`.
     batch: as of `factorize`.
     learning_rate: as of `factorize`.
+    norms: as of `factorize`.
 
   Returns:
     A StructuredInit; `aux['ranks']` holds the ranks of the pairs.
@@ -123,7 +124,7 @@ def lfai(
   """
   options = factors.check_options(
       method, activation, restarts=restarts, steps=steps, tolerance=tolerance,
-      batch=batch, learning_rate=learning_rate)
+      batch=batch, learning_rate=learning_rate, norms=norms)
 
   def init_with_aux(
       key: protocols.Key, shapes: protocols.PyTree
@@ -283,7 +284,7 @@ def compress(
   # From the singular vectors only: nothing here is drawn.
   options = factors.check_options(
       method, activation, restarts=0, steps=steps, tolerance=tolerance,
-      batch=1, learning_rate=0.)
+      batch=1, learning_rate=0., norms='best')
   choose = ranks.chooser(rank_scale=rank_scale, rank=rank, energy=energy,
                          budget=budget, uses=uses)
   names, leaves, _ = tree.flatten_with_names(params)

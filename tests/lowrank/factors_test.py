@@ -259,3 +259,31 @@ def test_random_requests():
     assert np.isfinite(u.astype(np.float32)).all()
     assert np.isfinite(v.astype(np.float32)).all()
   assert 30 < made < 120
+
+
+@pytest.mark.parametrize('activation', ['relu', 'gelu'])
+def test_kept_norms_are_those_of_the_kernel_in_the_best_subspace(activation):
+  """Against a search over bases, on the sphere of those norms."""
+  kernel = lecun_normal(KEY, (5, 7))
+  lengths = jnp.linalg.norm(kernel, axis=0)
+  u, v = lowrank.factorize(
+      KEY, kernel, 2, activation=activation, norms='kept')
+  np.testing.assert_allclose(
+      jnp.linalg.norm(u @ v, axis=0), lengths, rtol=1e-5)
+
+  def loss(basis):
+    found = basis @ (basis.T @ kernel)
+    found = found * (lengths / jnp.linalg.norm(found, axis=0))[None]
+    return lowrank.objective(
+        kernel, found, jnp.eye(7), activation=activation)
+
+  bases = jnp.linalg.qr(jax.random.normal(KEY, (4000, 5, 2)))[0]
+  got = lowrank.objective(kernel, u, v, activation=activation)
+  assert got <= jax.lax.map(loss, bases, batch_size=500).min() + 1e-6
+  best = lowrank.factorize(KEY, kernel, 2, activation=activation)
+  assert lowrank.objective(kernel, *best, activation=activation) < got
+  for method in ('spectral', 'adam', 'baseline'):
+    with pytest.raises(ValueError, match="norms='kept' are of rescaled"):
+      lowrank.factorize(KEY, kernel, 2, method=method, norms='kept')
+  with pytest.raises(ValueError, match='are unknown; use best, kept'):
+    lowrank.factorize(KEY, kernel, 2, norms='unit')

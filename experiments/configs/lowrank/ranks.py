@@ -7,7 +7,8 @@
 ResNet-20 on handwritten digits, all convolutions but the first as factors: at
 rank scales 0.05 to 0.20, factors drawn as kernels are (baseline), from the SVD
 of a kernel (spectral), by Adam on the function from either (LFAI-Adam,
-LFAI-WS-Adam), and at its optimum (exact), beside the full network. Weight decay
+LFAI-WS-Adam), and at its optimum (exact), also with columns of the kernel's
+norms, beside the full network. Weight decay
 is of the factors, or (`:products`) of their products, Frobenius decay. On other
 data:
 
@@ -25,6 +26,7 @@ METHODS = {
     'LFAI-Adam': "method='adam', steps=300, batch=256",
     'LFAI-WS-Adam': "method='adam_warm', steps=300, batch=256",
     'exact': "method='exact'",
+    'exact, norms kept': "method='exact', norms='kept'",
 }
 
 
