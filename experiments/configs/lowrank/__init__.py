@@ -1,0 +1,1 @@
+"""Low-rank networks by function approximation (Vodrahalli et al.)."""
