@@ -1,7 +1,8 @@
 """Image data sets as arrays: raw files, prepared TFDS, or a download.
 
 `load` looks in that order and says where the data came from. Digits needs
-nothing: scikit-learn carries it. Imagenette comes from TFDS alone.
+nothing: scikit-learn carries it. Imagenette and ImageNet come from TFDS alone,
+ImageNet as images of 64x64.
 """
 
 from collections.abc import Callable
@@ -26,8 +27,15 @@ __all__ = ['Dataset', 'load']
 
 _CACHE = pathlib.Path('~/.cache/structinit_jax')
 _TFDS = pathlib.Path('~/tensorflow_datasets')
-_IMAGENETTE = 'imagenette/160px-v2'
+# TFDS's name, classes, and the side of the squares that images are cut to. A
+# device's memory has to hold all of a set: ImageNet at 64x64, as Chrabaszcz et
+# al. scaled it (arXiv:1707.08819), takes 16 GB; at 224x224 it would take 193.
+_TFDS_ALONE = {
+    'imagenet64': ('imagenet_resized/64x64', 1000, None),
+    'imagenette': ('imagenette/160px-v2', 10, 160),
+}
 _TIMEOUT_SECONDS = 5
+_PART = 8192  # images
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,10 +64,13 @@ class Dataset:
 
   def statistics(self) -> tuple[np.ndarray, np.ndarray]:
     """Returns the training images' mean and deviation a channel, in [0, 1]."""
-    # From how often every value occurs: as floats, the images may not fit.
-    counts = np.stack([
-        np.bincount(channel.reshape(-1), minlength=256)
-        for channel in np.moveaxis(self.train_images, -1, 0)])
+    # From how often every value occurs: as floats, or as the integers that
+    # bincount makes of them, the images may not fit.
+    parts = len(self.train_images) // _PART + 1
+    counts = np.sum([
+        [np.bincount(channel.reshape(-1), minlength=256)
+         for channel in np.moveaxis(images, -1, 0)]
+        for images in np.array_split(self.train_images, parts)], axis=0)
     share = counts / counts.sum(1, keepdims=True)
     pixels = np.arange(256, dtype=np.float32) / self.scale
     mean = share @ pixels
@@ -469,21 +480,27 @@ def _digits(shuffled: bool = False, **options: Any) -> Dataset:
                  'scikit-learn')
 
 
-def _imagenette(
-    *, tfds_dir: str | None, exclude_inexact: bool, **options: Any) -> Dataset:
-  del options  # there are no raw files
-  if exclude_inexact:
-    raise ValueError('exclude_inexact: every image of imagenette is exact')
-  root = pathlib.Path(tfds_dir or _TFDS).expanduser()
-  if not (root / _IMAGENETTE).is_dir():
-    raise ValueError(
-        f"data set 'imagenette' is nowhere to be had ({root / _IMAGENETTE} is "
-        'not prepared). To prepare it, where there are a network and '
-        f"TensorFlow: tfds.builder({_IMAGENETTE!r}, file_format='array_record')"
-        '.download_and_prepare(); it is then found in ~/tensorflow_datasets or '
-        '--config.tfds_dir. The data set digits needs none of this')
-  dataset = _from_tfds(_IMAGENETTE, root, 10, 'validation', 160)
-  return dataclasses.replace(dataset, name='imagenette')
+def _tfds_loader(name: str) -> Callable[..., Dataset]:
+  source, num_classes, size = _TFDS_ALONE[name]
+
+  def read(
+      *, tfds_dir: str | None, exclude_inexact: bool, **options: Any
+  ) -> Dataset:
+    del options  # there are no raw files
+    if exclude_inexact:
+      raise ValueError(f'exclude_inexact: every image of {name} is exact')
+    root = pathlib.Path(tfds_dir or _TFDS).expanduser()
+    if not (root / source).is_dir():
+      raise ValueError(
+          f'data set {name!r} is nowhere to be had ({root / source} is not '
+          'prepared). To prepare it, where there are a network and '
+          f"TensorFlow: tfds.builder({source!r}, file_format='array_record')"
+          '.download_and_prepare(); it is then found in ~/tensorflow_datasets '
+          'or --config.tfds_dir. The data set digits needs none of this')
+    dataset = _from_tfds(source, root, num_classes, 'validation', size)
+    return dataclasses.replace(dataset, name=name)
+
+  return read
 
 
 def _raw_loader(name: str) -> Callable[..., Dataset]:
@@ -534,6 +551,7 @@ def _raw_loader(name: str) -> Callable[..., Dataset]:
 registry.DATASETS['digits'] = _digits
 registry.DATASETS['digits_shuffled'] = functools.partial(
     _digits, shuffled=True)
-registry.DATASETS['imagenette'] = _imagenette
+for _name in _TFDS_ALONE:
+  registry.DATASETS[_name] = _tfds_loader(_name)
 for _name in _RAW:
   registry.DATASETS[_name] = _raw_loader(_name)

@@ -9,23 +9,31 @@ import jax.numpy as jnp
 
 from experiments.models import conv
 
-__all__ = ['ResNet', 'resnet18', 'resnet_cifar']
+__all__ = ['ResNet', 'resnet18', 'resnet50', 'resnet_cifar']
+
+_EXPANSION = 4  # of a bottleneck
 
 
 class ResNet(nn.Module):
-  """Basic residual blocks in stages; a stage doubles the width.
+  """Residual blocks in stages; a stage doubles the width.
 
   Every stage but the first halves the image. For ImageNet the stem is a 7x7
   convolution and a max pool, both of stride 2, and a shortcut that changes
   shape is a 1x1 convolution; for CIFAR the stem is a 3x3 convolution, and such
   a shortcut drops pixels and appends zeros, without parameters.
 
+  A bottleneck has its stride in the 3x3 convolution, as in what is known as
+  version 1.5; the paper has it in the 1x1 convolution before, which drops three
+  quarters of the pixels unseen.
+
   Attributes:
     num_classes: number of outputs.
     blocks: blocks in every stage.
-    width: channels of the first stage.
+    width: channels of the first stage; of its 3x3 convolutions, if bottlenecks.
     for_imagenet: which of the two stems and shortcuts.
     dtype: dtype to compute in; parameters stay float32.
+    bottleneck: whether a block is a 1x1, a 3x3 and a 1x1 convolution, the last
+      to four times the width, and not two 3x3 ones.
 
   Source: He, Zhang, Ren, Sun, Deep Residual Learning for Image Recognition
     (2016), table 1 and section 4.2.
@@ -36,6 +44,7 @@ class ResNet(nn.Module):
   width: int = 64
   for_imagenet: bool = True
   dtype: Any = None
+  bottleneck: bool = False
 
   @nn.compact
   def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
@@ -53,36 +62,44 @@ class ResNet(nn.Module):
       for i in range(count):
         stride = 2 if stage and i == 0 else 1
         x = _Block(
-            self.width * 2**stage, stride, self.for_imagenet, norm, self.dtype,
-            name=f'blocks_{index}')(x)
+            self.width * 2**stage, stride, self.bottleneck, self.for_imagenet,
+            norm, self.dtype, name=f'blocks_{index}')(x)
         index += 1
     x = x.mean((1, 2))
     return nn.Dense(self.num_classes, dtype=self.dtype, name='head')(x)
 
 
 class _Block(nn.Module):
-  """Two 3x3 convolutions beside a shortcut."""
+  """Two 3x3 convolutions, or a bottleneck, beside a shortcut."""
 
   width: int
   stride: int
+  bottleneck: bool
   project: bool
   norm: Any
   dtype: Any
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
-    y = _conv(self.width, 3, self.stride, self.dtype, 'conv_0')(x)
-    y = nn.relu(self.norm(name='norm_0')(y))
-    self.sow('intermediates', 'relu', y)
-    y = _conv(self.width, 3, 1, self.dtype, 'conv_1')(y)
-    y = self.norm(name='norm_1')(y)
-    more = self.width - x.shape[-1]
-    if self.stride > 1 or more:
+    width, stride = self.width, self.stride
+    layers = [(width, 3, stride), (width, 3, 1)]
+    if self.bottleneck:
+      width *= _EXPANSION
+      layers = [(self.width, 1, 1), (self.width, 3, stride), (width, 1, 1)]
+    y = x
+    for i, layer in enumerate(layers):
+      if i:
+        y = nn.relu(y)
+        self.sow('intermediates', 'relu', y)
+      y = _conv(*layer, self.dtype, f'conv_{i}')(y)
+      y = self.norm(name=f'norm_{i}')(y)
+    more = width - x.shape[-1]
+    if stride > 1 or more:
       if self.project:
-        x = _conv(self.width, 1, self.stride, self.dtype, 'shortcut')(x)
+        x = _conv(width, 1, stride, self.dtype, 'shortcut')(x)
         x = self.norm(name='shortcut_norm')(x)
       else:
-        x = x[:, ::self.stride, ::self.stride]
+        x = x[:, ::stride, ::stride]
         x = jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, more)))
     y = nn.relu(x + y)
     self.sow('intermediates', 'relu', y)
@@ -109,6 +126,19 @@ def resnet18(num_classes: int, dtype: Any = None) -> ResNet:
     A model for images of about 224x224; 11.7 million parameters.
   """
   return ResNet(num_classes, dtype=dtype)
+
+
+def resnet50(num_classes: int, dtype: Any = None) -> ResNet:
+  """Returns the ResNet-50 of ImageNet, version 1.5.
+
+  Args:
+    num_classes: number of outputs.
+    dtype: dtype to compute in.
+
+  Returns:
+    A model for images of about 224x224; 25.56 million parameters.
+  """
+  return ResNet(num_classes, (3, 4, 6, 3), dtype=dtype, bottleneck=True)
 
 
 def resnet_cifar(

@@ -670,18 +670,62 @@ def test_imagenette_is_cut_to_squares(imagenette, no_tensorflow):
     np.testing.assert_array_equal(image, want[label])
 
 
-def test_imagenette_is_nowhere_to_be_had(tmp_path):
-  message = _message('imagenette', data_dir=str(tmp_path))
-  for part in ("'imagenette' is nowhere to be had",
-               str(tmp_path / 'tfds' / 'imagenette' / '160px-v2'),
-               "tfds.builder('imagenette/160px-v2', file_format='array_record'",
+def test_imagenet_is_read_as_it_is_prepared(tmp_path):
+  import tensorflow_datasets as tfds
+  images = _images(5, (64, 64, 3))
+  labels = [999, 0, 7, 500, 7]
+
+  class ImagenetResized(tfds.core.GeneratorBasedBuilder,
+                        skip_registration=True):
+    """A few images, prepared as those of ImageNet are."""
+
+    VERSION = tfds.core.Version('0.1.1')
+    BUILDER_CONFIGS = (tfds.core.BuilderConfig(
+        name='64x64', version=tfds.core.Version('0.1.0')),)
+
+    def _info(self):
+      return tfds.core.DatasetInfo(
+          builder=self, features=tfds.features.FeaturesDict({
+              'image': tfds.features.Image(shape=(64, 64, 3)),
+              'label': tfds.features.ClassLabel(num_classes=1000)}))
+
+    def _split_generators(self, dl_manager):
+      del dl_manager
+      return {'train': self._generate_examples(images, labels),
+              'validation': self._generate_examples(images[:2], labels)}
+
+    def _generate_examples(self, images, labels):
+      for i, image in enumerate(images):
+        yield i, {'image': _png(image), 'label': labels[i]}
+
+  tfds.disable_progress_bar()
+  ImagenetResized(
+      data_dir=tmp_path, config='64x64', file_format='array_record'
+  ).download_and_prepare()
+  dataset = data.load('imagenet64', tfds_dir=str(tmp_path))
+  assert (dataset.name, dataset.num_classes) == ('imagenet64', 1000)
+  assert _pairs(dataset.train_images, dataset.train_labels) == _pairs(
+      images, labels)
+  assert _pairs(dataset.test_images, dataset.test_labels) == _pairs(
+      images[:2], labels[:2])
+
+
+@pytest.mark.parametrize('name, source', [
+    ('imagenet64', 'imagenet_resized/64x64'),
+    ('imagenette', 'imagenette/160px-v2')])
+def test_sets_of_tfds_alone_are_nowhere_to_be_had(name, source, tmp_path):
+  message = _message(name, data_dir=str(tmp_path))
+  for part in (f"{name!r} is nowhere to be had",
+               str(tmp_path / 'tfds' / source),
+               f"tfds.builder({source!r}, file_format='array_record'",
                '--config.tfds_dir', 'digits'):
     assert part in message
-  assert 'exact' in _message('imagenette', exclude_inexact=True)
+  assert 'exact' in _message(name, exclude_inexact=True)
 
 
 @pytest.mark.parametrize('channels, scale', [(1, 16), (3, 255)])
-def test_statistics_are_those_of_the_pixels(channels, scale):
+def test_statistics_are_those_of_the_pixels(channels, scale, monkeypatch):
+  monkeypatch.setattr(data, '_PART', 7)
   images = np.minimum(_images(40, (7, 5, channels)), np.uint8(scale))
   images[..., 0] //= 2
   labels = _labels(40)

@@ -87,7 +87,8 @@ def _labels(config):
 
 def _shape(dataset):
   other = {'cinic10': (32, 32, 3), 'digits': (8, 8, 1),
-           'digits_shuffled': (8, 8, 1), 'imagenette': (160, 160, 3)}
+           'digits_shuffled': (8, 8, 1), 'imagenet64': (64, 64, 3),
+           'imagenette': (160, 160, 3)}
   return other.get(dataset) or data._RAW[dataset].shape
 
 
