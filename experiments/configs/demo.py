@@ -45,8 +45,10 @@ def get_config() -> ml_collections.ConfigDict:
       'LMP-S, 25 % = lmp(density=0.25, gain=1.4142135623730951)',
       *(f"rank 10 %, {label} = lfai({options}, rank_scale=0.1, "
         "body='he_normal')" for label, options in (
-            ('drawn', "method='baseline'"), ('SVD', "method='spectral'"),
-            ('exact', "method='exact'"), ('exact, norms kept', "norms='kept'"))),
+            ('drawn', "method='baseline'"),
+            ('SVD', "method='spectral'"),
+            ('exact', "method='exact'"),
+            ('exact, norms kept', "norms='kept'"))),
   )
   config.baseline = 'he_normal'
   return config

@@ -8,9 +8,8 @@ ResNet-20 on handwritten digits, all convolutions but the first as factors: at
 rank scales 0.05 to 0.20, factors drawn as kernels are (baseline), from the SVD
 of a kernel (spectral), by Adam on the function from either (LFAI-Adam,
 LFAI-WS-Adam), and at its optimum (exact), also with columns of the kernel's
-norms, beside the full network. Weight decay
-is of the factors, or (`:products`) of their products, Frobenius decay. On other
-data:
+norms, beside the full network. Weight decay is of the factors, or (`:products`)
+of their products, Frobenius decay. On other data:
 
     --config.dataset=cifar10 --config.augment=crop_flip --config.batch_size=128
 """
