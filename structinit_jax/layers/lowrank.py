@@ -24,6 +24,7 @@ class _LowRank(nn.Module, kw_only=True):
   rank_scale: float | None = None
   activation: Any = 'relu'
   method: str = 'exact'
+  norms: str = 'best'
   use_bias: bool = True
   dtype: Any = None
   param_dtype: Any = jnp.float32
@@ -41,7 +42,7 @@ class _LowRank(nn.Module, kw_only=True):
               'v': jax.ShapeDtypeStruct(form.v, self.param_dtype)}
     if self.is_initializing():
       made = lowrank.lfai(
-          activation=self.activation, method=self.method,
+          activation=self.activation, method=self.method, norms=self.norms,
           base=self.kernel_init)(self.make_rng('params'), shapes)
     else:
       made = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
@@ -73,6 +74,7 @@ class LowRankDense(_LowRank):
     rank_scale: relative to the smaller of in and out.
     activation: that follows the layer, as of `lowrank.factorize`.
     method: as of `lowrank.factorize`.
+    norms: as of `lowrank.factorize`.
     use_bias: whether there is a bias.
     dtype: dtype to compute in; None is that of the inputs and parameters.
     param_dtype: dtype of the parameters.
@@ -131,6 +133,7 @@ class LowRankConv(_LowRank):
     feature_group_count: groups of channels; every one has its factors.
     activation: that follows the layer, as of `lowrank.factorize`.
     method: as of `lowrank.factorize`.
+    norms: as of `lowrank.factorize`.
     use_bias: whether there is a bias.
     dtype: dtype to compute in; None is that of the inputs and parameters.
     param_dtype: dtype of the parameters.

@@ -17,6 +17,8 @@ In a subspace the best column is the projection at the norm $|w_i| h(\rho_i)$;
 the truncated SVD leaves it at $|w_i| \rho_i$, which is less, and `svd_gap` says
 what that costs. `factorize` is all methods of the paper for one kernel, `lfai`
 for a tree of factors `u`, `v`, `compress` for a trained network.
+`factor_shapes` makes such a tree of any network's shapes, at a rank scale or
+within a budget, and `layers.factored` lets a Flax model compute with it.
 
 **The exact method.** What is left to choose is the subspace. The objective is
 concave in an orthonormal basis Q of it, up to a constant, so replacing it by
@@ -50,8 +52,14 @@ cosines together.
 **When it helps.** The gap between the truncated SVD and the exact solution is
 widest at low ranks, least for activations that are nearly linear, and most of
 it is the norms of the columns, 'rescaled'; only where singular values are
-nearly equal does the subspace matter as much. It is a gap of the objective, and
-what it is worth after training was not measured yet.
+nearly equal does the subspace matter as much. After training little of it is
+left: `colabs/lowrank.ipynb` and `experiments/published/demo` have the numbers.
+What the closest factors lose is scale: where little of a column lies in the
+subspace the best column is short, and a network without normalization starts
+with outputs that fade layer by layer. `norms='kept'` gives columns the norms of
+the kernel's, in the subspace that is best for those; on the demo it learns
+faster than the closest factors, the SVD, and factors drawn as kernels are. For
+trained networks keep the default, which is the smaller error.
 
 Source: K. Vodrahalli et al., Nonlinear initialization methods for low-rank
 neural networks (arXiv:2202.00834, 2022); M. Khodak et al., Initialization and

@@ -58,6 +58,17 @@ def test_factors_are_of_one_kernel():
         lowrank.objective(kernel, params['u'], params['v']), best, rtol=1e-4)
 
 
+def test_kept_norms():
+  x = jnp.ones((1, 20))
+  kernel = lecun_normal(KEY, (20, 30))
+  params = layers.LowRankDense(
+      30, rank=4, kernel_init=lambda *_: kernel, norms='kept').init(
+          KEY, x)['params']
+  np.testing.assert_allclose(
+      jnp.linalg.norm(lowrank.merge(params['u'], params['v']), axis=0),
+      jnp.linalg.norm(kernel, axis=0), rtol=1e-5)
+
+
 def test_requests_that_are_refused():
   x = jnp.ones((1, 6, 6, 5))
   for layer, message in [

@@ -11,9 +11,8 @@ kernels have one input channel and stay whole; the dense layers of
 squeeze-and-excitation are factors, unless the initializers are given
 `dense='stem|head|.*squeeze|.*excite'`.
 
-Less is to be gained than with ReLU: past Swish, the best factors of a Gaussian
-kernel are closer to it than the singular value decomposition by 0.8 % of the
-objective at most, past ReLU by 3 %, at two sizes that we tried.
+Less is to be gained than with the ReLU, as Swish is nearly linear where inputs
+are small: `colabs/lowrank.ipynb` computes both.
 
 As in `resnet50.py`, images are of 64x64 pixels; the variants are made for 224,
 300, 600 and, b9, 744. The paper's sizes of b9 are not in the copy that we have,
