@@ -54,6 +54,16 @@ def pairs(params: protocols.PyTree) -> dict[str, forms.Form]:
   return found
 
 
+def _after(done: jax.Array, w: jax.Array) -> jax.Array:
+  """Returns w, once another array is there.
+
+  In one program the loops of several shapes would run at once, and on CPU they
+  can then wait for each other's threads forever. XLA drops its barriers before
+  it orders what it runs, but keeps a product with 0.
+  """
+  return w + (0 * jnp.nan_to_num(done.reshape(-1)[0])).astype(w.dtype)
+
+
 def _fit_all(
     ws: Mapping[str, jax.Array], all_forms: Mapping[str, forms.Form],
     options: Mapping[str, Any], keys: Mapping[str, protocols.Key] | None = None,
@@ -65,9 +75,12 @@ def _fit_all(
     alike.setdefault(like, []).append(name)
   found: dict[str, tuple[jax.Array, jax.Array]] = {}
   for (_, _, rank), names in alike.items():
+    w = jnp.concatenate([ws[name] for name in names])
+    if found:
+      w = _after(next(reversed(found.values()))[0], w)
     us, vs = factors.fits(
-        keys and jnp.concatenate([keys[name] for name in names]),
-        jnp.concatenate([ws[name] for name in names]), rank, **options)
+        keys and jnp.concatenate([keys[name] for name in names]), w, rank,
+        **options)
     first = 0
     for name in names:
       last = first + len(ws[name])

@@ -170,6 +170,18 @@ def test_layers_do_not_depend_on_company_and_jit_changes_little():
         lowrank.merge(want['u'], want['v']), atol=1e-4)
 
 
+def test_many_shapes_are_one_program():
+  """Their loops are run in order: at once, they have locked up."""
+  sizes = [(48, 48), (48, 96), (96, 96), (96, 192), (192, 192)]
+  shapes = {f'{m}x{n}': shaped(u=(m, m // 10), v=(m // 10, n))
+            for m, n in sizes}
+  init = lowrank.lfai(steps=20)
+  made = jax.jit(lambda key: init(key, shapes))
+  for seed in range(5):
+    params = jax.block_until_ready(made(jax.random.key(seed)))
+    assert all(bool(jnp.isfinite(x).all()) for x in jax.tree.leaves(params))
+
+
 def test_outputs_of_a_separable_convolution_are_groups_of_columns():
   """The solver's objective, sampled: the columns of one output together."""
   form = forms.of_kernel((3, 3, 4, 8), 2)
