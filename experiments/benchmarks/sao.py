@@ -8,7 +8,9 @@ four of them run inside `lax.scan`, as in a training epoch, where a buffer is
 allocated once. Convolutions are timed step by step: XLA's, inside a scan, take
 many times longer on CPU. All contestants of a row take turns in one process; a
 ratio is the median over the rounds of the dense layer's time over theirs: above
-1, they are faster.
+1, they are faster. The rounds are taken in several passes over all rows: a
+neighbour that takes the machine for some seconds disturbs a few rounds of a row
+and not its median. A row's first round in a pass, with cold caches, is dropped.
 
 * dense: `SAODense` (batch-major in and out) against `nn.Dense`, n inputs and
   outputs, d of them for an output, 256 samples. Beside it, in float32, JAX's
@@ -26,10 +28,12 @@ the first and the last measurement, ours included.
 import argparse
 from collections.abc import Callable
 from collections.abc import Mapping
+from collections.abc import Sequence
 import os
 import pathlib
 import statistics
 from typing import Any
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
@@ -42,23 +46,30 @@ from experiments.benchmarks import common
 import structinit_jax as si
 from structinit_jax import layers
 
-_BATCH, _ROUNDS, _STEPS, _DEPTH = 256, 15, 4, 4
+_BATCH, _STEPS, _DEPTH = 256, 4, 4
+_PASSES, _ROUNDS = 5, 3
 _SIZES, _DEGREES = (1024, 4096), (4, 16, 64)
 _DENSER = (256, 512, 1024, 2048)  # degrees to find the crossover with
 _CHANNELS, _PIXELS, _IMAGES = 512, 8, (8, 32)
 _CHUNK = 2**14  # nonzeros whose gradient scipy's step makes at a time
 
 
-def _race(
-    steps: Mapping[str, common.Step], count: int = _STEPS) -> dict[str, Any]:
-  """Times in turns; returns milliseconds a step and ratios to 'dense'."""
-  rounds = common.rounds(steps, _ROUNDS)
-  return {
-      'milliseconds': {
-          name: 1e3 / count * statistics.median(r[name] for r in rounds)
-          for name in steps},
-      'ratio': {name: statistics.median(r['dense'] / r[name] for r in rounds)
-                for name in steps if name != 'dense'}}
+class _Case(NamedTuple):
+  """A row to be: its facts, the contestants, and how many steps each takes."""
+
+  facts: dict[str, Any]
+  contestants: Mapping[str, common.Step]
+  steps: int = _STEPS
+
+  def row(self, rounds: Sequence[Mapping[str, float]]) -> dict[str, Any]:
+    """Adds milliseconds a step and ratios to 'dense'."""
+    names = list(self.contestants)
+    return self.facts | {
+        'milliseconds': {
+            name: 1e3 / self.steps * statistics.median(r[name] for r in rounds)
+            for name in names},
+        'ratio': {name: statistics.median(r['dense'] / r[name] for r in rounds)
+                  for name in names if name != 'dense'}}
 
 
 def _step(
@@ -123,21 +134,21 @@ def _peers(kernel: jax.Array, x: jax.Array) -> dict[str, common.Step]:
       'scipy CSR': _scipy_step(np.asarray(kernel), np.asarray(rows))}
 
 
-def _dense(n: int, degree: int, dtype: Any, peers: bool) -> dict[str, Any]:
+def _dense(n: int, degree: int, dtype: Any, peers: bool) -> _Case:
   key = jax.random.key(0)
   x = jax.random.normal(key, (_BATCH, n), dtype)
   layer = layers.SAODense(n, degree, param_dtype=dtype)
   params = layer.init(key, x)['params']
   dense_params = layer.to_dense(params)
-  steps = {'dense': _layer_step(nn.Dense(n), dense_params, x),
-           'SAODense': _layer_step(layer, params, x)}
+  contestants = {'dense': _layer_step(nn.Dense(n), dense_params, x),
+                 'SAODense': _layer_step(layer, params, x)}
   if peers:
-    steps |= _peers(dense_params['kernel'], x)
-  return {'kind': 'dense', 'n': n, 'degree': degree, 'density': degree / n,
-          **_race(steps)}
+    contestants |= _peers(dense_params['kernel'], x)
+  return _Case({'kind': 'dense', 'n': n, 'degree': degree,
+                'density': degree / n}, contestants)
 
 
-def _stack(n: int, degree: int, dtype: Any) -> dict[str, Any]:
+def _stack(n: int, degree: int, dtype: Any) -> _Case:
   key = jax.random.key(0)
   x = jax.random.normal(key, (_BATCH, n), dtype)
   stack = layers.SAOStack(_DEPTH, n, degree, nn.relu, param_dtype=dtype)
@@ -148,27 +159,28 @@ def _stack(n: int, degree: int, dtype: Any) -> dict[str, Any]:
         lambda h, p: (nn.relu(h @ p['kernel'] + p['bias'][None]), None), x,
         params)[0]
 
-  return {'kind': 'stack', 'n': n, 'degree': degree, 'depth': _DEPTH, **_race({
-      'dense': _step(dense, stack.to_dense(params), x),
-      'SAOStack': _layer_step(stack, params, x)})}
+  return _Case(
+      {'kind': 'stack', 'n': n, 'degree': degree, 'depth': _DEPTH},
+      {'dense': _step(dense, stack.to_dense(params), x),
+       'SAOStack': _layer_step(stack, params, x)})
 
 
-def _conv(images: int, degree: int, dtype: Any) -> dict[str, Any]:
+def _conv(images: int, degree: int, dtype: Any) -> _Case:
   key = jax.random.key(0)
   x = jax.random.normal(key, (images, _PIXELS, _PIXELS, _CHANNELS), dtype)
   layer = layers.SAOConv(_CHANNELS, (3, 3), degree=degree, param_dtype=dtype)
   params = layer.init(key, x)['params']
   dense = nn.Conv(_CHANNELS, (3, 3))
-  return {
-      'kind': 'conv', 'n': _CHANNELS, 'degree': degree, 'images': images,
-      'pixels': _PIXELS, **_race({
-          'dense': _layer_step(dense, layer.to_dense(params), x, 1),
-          'SAOConv': _layer_step(layer, params, x, 1)}, 1)}
+  return _Case(
+      {'kind': 'conv', 'n': _CHANNELS, 'degree': degree, 'images': images,
+       'pixels': _PIXELS},
+      {'dense': _layer_step(dense, layer.to_dense(params), x, 1),
+       'SAOConv': _layer_step(layer, params, x, 1)}, 1)
 
 
 def _sampling(n: int, degree: int) -> dict[str, Any]:
   topology = si.sao.topology(jax.random.key(0), (n, n), degree=degree)
-  keys = jax.random.split(jax.random.key(1), 1 + _ROUNDS)
+  keys = jax.random.split(jax.random.key(1), 1 + _PASSES * _ROUNDS)
   seconds = [
       common.seconds(lambda key=key: si.sao.orthogonal_values(key, topology))
       for key in keys]
@@ -178,28 +190,24 @@ def _sampling(n: int, degree: int) -> dict[str, Any]:
 
 def measure(dtype: Any) -> list[dict[str, Any]]:
   """Times every case and prints it; returns the rows."""
-  rows = []
-
-  def add(row: dict[str, Any]) -> None:
-    rows.append(row)
+  cases = [
+      *(_dense(n, degree, dtype, peers=dtype == jnp.float32)
+        for n in _SIZES for degree in _DEGREES),
+      *(_dense(_SIZES[-1], degree, dtype, peers=False) for degree in _DENSER),
+      *(_stack(_SIZES[-1], degree, dtype) for degree in _DEGREES),
+      *(_conv(images, degree, dtype)
+        for images in _IMAGES for degree in _DEGREES)]
+  passes = [[common.rounds(case.contestants, _ROUNDS) for case in cases]
+            for _ in range(_PASSES)]
+  rows = [case.row([turn for rounds in passes for turn in rounds[i]])
+          for i, case in enumerate(cases)]
+  rows += [_sampling(n, degree)
+           for n in (*_SIZES, 4 * _SIZES[-1]) for degree in _DEGREES]
+  for row in rows:
     facts = [f'{name} {ratio:.1f}' for name, ratio in row['ratio'].items()
              ] if 'ratio' in row else [f"{row['nanoseconds']:.0f} ns a nonzero"]
     print(f"{row['kind']:8s} n {row['n']:<5d} d {row['degree']:<4d}",
-          ', '.join(facts), flush=True)
-
-  for n in _SIZES:
-    for degree in _DEGREES:
-      add(_dense(n, degree, dtype, peers=dtype == jnp.float32))
-  for degree in _DENSER:
-    add(_dense(_SIZES[-1], degree, dtype, peers=False))
-  for degree in _DEGREES:
-    add(_stack(_SIZES[-1], degree, dtype))
-  for images in _IMAGES:
-    for degree in _DEGREES:
-      add(_conv(images, degree, dtype))
-  for n in (*_SIZES, 4 * _SIZES[-1]):
-    for degree in _DEGREES:
-      add(_sampling(n, degree))
+          ', '.join(facts))
   return rows
 
 
