@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from collections.abc import Sequence
+import dataclasses
 import functools
 from typing import Any
 
@@ -14,7 +15,7 @@ from structinit_jax.layers import biases
 from structinit_jax.lowrank import forms
 from structinit_jax.lowrank import ranks
 
-__all__ = ['LowRankConv', 'LowRankDense']
+__all__ = ['LowRankAttention', 'LowRankConv', 'LowRankDense']
 
 
 class _LowRank(nn.Module, kw_only=True):
@@ -178,3 +179,69 @@ class LowRankConv(_LowRank):
         lowrank.conv, strides=self.strides, padding=self.padding,
         dilation=self.kernel_dilation)
     return self._apply(product, x, u, v)
+
+
+class LowRankAttention(nn.MultiHeadDotProductAttention):
+  r"""Attention with smaller heads, which start as those of wide attention.
+
+  The products of query and key and of value and output of a head are what
+  `kernel_init` draws for heads of full size, truncated to the rank as matrices;
+  `lowrank.narrow_attention` does the same to trained parameters.
+
+  Attributes:
+    num_heads: number of heads.
+    qkv_features: of the full attention, over all heads; those of the inputs by
+      default. All other fields of `flax.linen.MultiHeadDotProductAttention`
+      are as there, but that queries and keys cannot be normalized.
+    rank: size of a head; or `rank_scale`. Keywords, both.
+    rank_scale: relative to the size of a head of the full attention.
+
+  Its parameters are those of a `flax.linen.MultiHeadDotProductAttention` with
+  `qkv_features = num_heads * rank`, which computes the same.
+
+  Example:
+    >>> import jax, structinit_jax as si
+    >>> x = jax.random.normal(jax.random.key(0), (2, 10, 32))
+    >>> layer = si.layers.LowRankAttention(4, rank_scale=0.5)
+    >>> y, variables = layer.init_with_output(jax.random.key(1), x)
+    >>> y.shape, variables['params']['query']['kernel'].shape
+    ((2, 10, 32), (32, 4, 4))
+
+  Source: Khodak et al. (2021), section 5; Vodrahalli et al. (2022), section 2.
+  """
+
+  rank: int | None = dataclasses.field(default=None, kw_only=True)
+  rank_scale: float | None = dataclasses.field(default=None, kw_only=True)
+
+  @nn.compact
+  def __call__(
+      self, inputs_q: jax.Array, *inputs: jax.Array | None, **options: Any
+  ) -> jax.Array:
+    """Maps (*batch, length, in) to (*batch, length, out)."""
+    if self.normalize_qk:
+      raise ValueError(
+          'normalize_qk=True stands between queries and keys, so that they are '
+          'no product; leave it False')
+    fields = {
+        field.name: getattr(self, field.name)
+        for field in dataclasses.fields(nn.MultiHeadDotProductAttention)
+        if field.init and field.name not in ('parent', 'name')}
+    features = self.qkv_features or inputs_q.shape[-1]
+    if features % self.num_heads:
+      nearest = max(features - features % self.num_heads, self.num_heads)
+      raise ValueError(
+          f'qkv_features={features} are none of {self.num_heads} heads; the '
+          f'nearest that work are {nearest}')
+    size = features // self.num_heads
+    rank = ranks.of(size, size, rank=self.rank, rank_scale=self.rank_scale)
+    if self.is_initializing():
+      full = nn.MultiHeadDotProductAttention(**fields, parent=None)
+      params = full.init(
+          self.make_rng('params'), inputs_q, *inputs, **options)['params']
+      made = lowrank.narrow_attention(nn.unbox(params), rank=rank)
+      for name, layer in nn.meta.replace_boxed(params, made).items():
+        self.put_variable('params', name, layer)
+    narrow: Any = nn.MultiHeadDotProductAttention(
+        **fields | {'qkv_features': self.num_heads * rank})
+    nn.share_scope(self, narrow)
+    return narrow(inputs_q, *inputs, **options)

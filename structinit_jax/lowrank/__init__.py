@@ -37,6 +37,16 @@ a (kh, kw) and a (1, 1) convolution, the matrix (kh kw in, out). In the former
 kh columns of the matrix are one output, and the objective takes their norms and
 cosines together.
 
+**Attention** has no activation inside its two products, query with key and
+value with output, so the closest smaller heads are their truncated singular
+value decompositions: `narrow_attention`, and `layers.LowRankAttention`, which
+starts so.
+
+**Anything else.** `approximate` finds the parameters of one function that make
+it the closest to another on sampled inputs: of a network as a whole (definition
+2.2), of a layer of any structure, or of `layers.performer_attention` in place
+of the softmax (appendix B). It is Adam, and costs what Adam costs.
+
 **Errata**, each shown by a test in `tests/lowrank`:
 
 1. Theorem 3.3 and corollary 3.4 do not hold: the best subspace need not be
@@ -66,6 +76,9 @@ neural networks (arXiv:2202.00834, 2022); M. Khodak et al., Initialization and
 regularization of factorized neural layers (2021).
 """
 
+from structinit_jax.lowrank.approximation import approximate
+from structinit_jax.lowrank.approximation import Approximation
+from structinit_jax.lowrank.attention import narrow_attention
 from structinit_jax.lowrank.compute import conv
 from structinit_jax.lowrank.factors import factorize
 from structinit_jax.lowrank.factors import Factors
@@ -82,7 +95,8 @@ from structinit_jax.lowrank.trees import low_rank
 from structinit_jax.lowrank.trees import pairs
 
 __all__ = [
-    'Factors', 'compress', 'conv', 'factor_shapes', 'factorize',
-    'frobenius_decay', 'lfai', 'low_rank', 'merge', 'objective',
-    'pairs', 'sampled_objective', 'stable_rank', 'svd_gap',
+    'Approximation', 'Factors', 'approximate', 'compress', 'conv',
+    'factor_shapes', 'factorize', 'frobenius_decay', 'lfai', 'low_rank',
+    'merge', 'narrow_attention', 'objective', 'pairs', 'sampled_objective',
+    'stable_rank', 'svd_gap',
 ]

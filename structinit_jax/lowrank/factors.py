@@ -8,10 +8,10 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from structinit_jax import base
 from structinit_jax import linalg
+from structinit_jax.lowrank import approximation
 from structinit_jax.lowrank import duals
 from structinit_jax.lowrank import objectives
 from structinit_jax.lowrank import solvers
@@ -19,8 +19,8 @@ from structinit_jax.lowrank import solvers
 __all__ = ['METHODS', 'NORMS', 'Factors', 'factorize', 'fits']
 
 METHODS = (
-    'baseline', 'spectral', 'rescaled', 'exact', 'relu_svd', 'adam',
-    'adam_warm')
+    'baseline', 'spectral', 'randomized', 'rescaled', 'exact', 'relu_svd',
+    'adam', 'adam_warm')
 NORMS = ('best', 'kept')
 _OF_NORMS = ('rescaled', 'exact', 'relu_svd')
 # Restarts matter where singular vectors are stationary or few; in a wide layer
@@ -60,32 +60,21 @@ def _adam(
     learning_rate: float,
 ) -> tuple[jax.Array, jax.Array]:
   """Algorithms 1 and 2: Adam on Gaussian inputs drawn anew at every step."""
-  optimizer = optax.scale_by_adam()
   d, windows, _ = w.shape
-  rates = learning_rate * (
-      1 + jnp.cos(jnp.linspace(0, math.pi, steps, dtype=w.dtype))) / 2
 
   def outputs(x: jax.Array, kernel: jax.Array) -> jax.Array:
     return activation(jnp.einsum('bkd,dkn->bn', x, kernel))
 
-  def loss(factors: tuple[jax.Array, jax.Array], x: jax.Array) -> jax.Array:
+  def loss(
+      key: base.Key, factors: tuple[jax.Array, jax.Array]) -> jax.Array:
     u, v = factors
+    x = jax.random.normal(key, (batch, windows, d), w.dtype)
     inner = jnp.einsum('bkd,dr->bkr', x, u)
     other = activation(jnp.einsum('bkr,rkn->bn', inner, v))
     return ((outputs(x, w) - other)**2).sum(1).mean()
 
-  def step(
-      carry: Any, inputs: tuple[base.Key, jax.Array]) -> tuple[Any, None]:
-    (factors, state), (key, rate) = carry, inputs
-    x = jax.random.normal(key, (batch, windows, d), w.dtype)
-    with jax.numpy_dtype_promotion('standard'):  # optax raises floats to ints
-      updates, state = optimizer.update(jax.grad(loss)(factors, x), state)
-    factors = jax.tree.map(lambda p, u: p - rate * u, factors, updates)
-    return (factors, state), None
-
-  carry = (start, optimizer.init(start))
-  return jax.lax.scan(
-      step, carry, (jax.random.split(key, steps), rates))[0][0]
+  return approximation.descend(
+      key, start, loss, steps=steps, learning_rate=learning_rate)[0]
 
 
 def _fit(
@@ -122,7 +111,7 @@ def _fit(
         restarts=restarts, steps=steps, tolerance=tolerance, batch=batch,
         learning_rate=learning_rate, norms=norms)
   else:
-    basis = solvers.top(w, rank)
+    basis = (solvers.sketch if method == 'randomized' else solvers.top)(w, rank)
     v = linalg.matmul(basis.T, w.reshape(d, -1)).reshape(rank, windows, n)
     if method == 'rescaled':
       v = solvers.columns(solvers.evaluate(basis, w, dual), w)
@@ -203,6 +192,8 @@ def factorize(
   * 'exact' (default): minimises `objective` by an iteration that only descends,
     from the singular vectors on; `solvers` says how.
   * 'spectral': the truncated singular value decomposition.
+  * 'randomized': nearly that, from a few products with a random sketch, for
+    large kernels whose singular values fall.
   * 'rescaled': the same subspace, columns of the best norms.
   * 'relu_svd': Algorithm 3, the best of all sets of `rank` singular vectors, if
     there are no more than 2^14 of them, else 'rescaled'.

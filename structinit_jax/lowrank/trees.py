@@ -11,6 +11,7 @@ import optax
 from structinit_jax import base as protocols
 from structinit_jax import linalg
 from structinit_jax import tree
+from structinit_jax.lowrank import attention as heads
 from structinit_jax.lowrank import factors
 from structinit_jax.lowrank import forms
 from structinit_jax.lowrank import objectives
@@ -292,8 +293,8 @@ def compress(
   """
   if method == 'baseline' or method.startswith('adam'):
     raise ValueError(
-        f'method {method!r} draws at random; use spectral, rescaled, exact or '
-        'relu_svd')
+        f'method {method!r} draws at random; use spectral, randomized, '
+        'rescaled, exact or relu_svd')
   # From the singular vectors only: nothing here is drawn.
   options = factors.check_options(
       method, activation, restarts=0, steps=steps, tolerance=tolerance,
@@ -342,8 +343,24 @@ def compress(
   return tree.nest({name: made[name] for name in sorted(made)})
 
 
+def _attention(params: protocols.PyTree) -> list[tuple[str, str, bool]]:
+  """Finds the kernels of attention that are multiplied: one, other, is out."""
+  names, leaves, _ = tree.flatten_with_names(params)
+  shapes = dict(zip(names, map(jnp.shape, leaves), strict=True))
+  found = []
+  for name in names:
+    parent, _, last = name.removesuffix('/kernel').rpartition('/')
+    for one, other in heads.PRODUCTS:
+      partner = plans.join(parent, f'{other}/kernel')
+      if (last == one and name.endswith('/kernel') and partner in shapes
+          and len(shapes[name]) == len(shapes[partner]) == 3):
+        found.append((name, partner, other == 'out'))
+  return found
+
+
 def frobenius_decay(
-    coefficient: float, rest: float = 0.0) -> optax.GradientTransformation:
+    coefficient: float, rest: float = 0.0, *, attention: bool = False
+) -> optax.GradientTransformation:
   r"""Decays the products of factors, not the factors.
 
   Adds the gradient of $\frac{\lambda}{2} \| U V \|_F^2$, that is
@@ -353,6 +370,8 @@ def frobenius_decay(
   Args:
     coefficient: lambda, at least 0.
     rest: of the other leaves, as of `optax.add_decayed_weights`.
+    attention: whether the kernels of query and key, and of value and out, of
+      Flax's attention are pairs, too: one product a head.
 
   Returns:
     An optax transformation; it belongs before the one that scales by the
@@ -380,7 +399,8 @@ def frobenius_decay(
       raise ValueError(f'{name} {value} must be a finite float of at least 0')
 
   def init_fn(params: protocols.PyTree) -> optax.EmptyState:
-    if not rest and not pairs(params):
+    if not rest and not pairs(params) and not (
+        attention and _attention(params)):
       raise ValueError(
           'no pair of leaves u, v among '
           f'{", ".join(tree.leaf_names(params)) or "none"}')
@@ -403,6 +423,9 @@ def frobenius_decay(
       decays[one], decays[other] = form.leaves(
           linalg.matmul(u, linalg.matmul(flat, flat.mT)),
           linalg.matmul(linalg.matmul(u.mT, u), flat).reshape(v.shape))
+    for one, other, out in _attention(params) if attention else ():
+      decays[one], decays[other] = heads.decays(
+          values[one], values[other], out=out)
     return treedef.unflatten([
         update + (coefficient * decays[name] if name in decays
                   else rest * values[name])

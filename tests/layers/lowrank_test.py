@@ -81,3 +81,66 @@ def test_requests_that_are_refused():
       (layers.LowRankConv(4, (3, 3), rank=2, kind='tucker'), 'is unknown')]:
     with pytest.raises(ValueError, match=message):
       jax.eval_shape(layer.init, KEY, x)
+
+
+def test_attention_starts_as_narrowed_heads():
+  x = jax.random.normal(KEY, (2, 5, 12))
+  layer = layers.LowRankAttention(3, rank_scale=0.5, qkv_features=24)
+  y, variables = layer.init_with_output(KEY, x)
+  narrow = nn.MultiHeadDotProductAttention(3, qkv_features=12)
+  np.testing.assert_array_equal(narrow.apply(variables, x), y)
+  assert jax.tree.map(jnp.shape, variables) == jax.tree.map(
+      jnp.shape, jax.eval_shape(narrow.init, KEY, x))
+  # A head of the full size is the full layer.
+  full = nn.MultiHeadDotProductAttention(3)
+  layer = layers.LowRankAttention(3, rank=4)
+  drawn = {}
+
+  class Spy(layers.LowRankAttention):
+
+    def make_rng(self, name='default'):
+      drawn['key'] = super().make_rng(name)
+      return drawn['key']
+
+  y, _ = Spy(3, rank=4).init_with_output(KEY, x)
+  np.testing.assert_allclose(
+      y, full.init_with_output(drawn['key'], x)[0], atol=1e-6)
+
+
+def test_attention_in_a_model():
+  """With masks, dropout and partitions, under vmap and jit."""
+  x = jax.random.normal(KEY, (2, 5, 12))
+
+  class Model(nn.Module):
+
+    @nn.compact
+    def __call__(self, x):
+      layer = layers.LowRankAttention(
+          3, rank=2, dropout_rate=0.5, kernel_init=nn.with_partitioning(
+              nn.initializers.lecun_normal(), ('data', 'model')))
+      return layer(nn.Dense(12)(x), mask=nn.make_causal_mask(x[..., 0]),
+                   deterministic=False)
+
+  rngs = {'params': KEY, 'dropout': jax.random.key(1)}
+  model = Model()
+  variables = jax.jit(model.init)(rngs, x)
+  kernel = variables['params']['LowRankAttention_0']['query']['kernel']
+  assert isinstance(kernel, nn.Partitioned)
+  assert kernel.value.shape == (12, 3, 2)
+  y = model.apply(variables, x, rngs=rngs)
+  assert y.shape == x.shape
+  assert np.isfinite(y).all()
+  many = nn.vmap(Model, in_axes=None, axis_size=4, variable_axes={'params': 0},
+                 split_rngs={'params': True, 'dropout': True},
+                 metadata_params={nn.PARTITION_NAME: 'layers'})()
+  assert many.init_with_output(rngs, x)[0].shape == (4, *x.shape)
+
+
+def test_attention_that_is_refused():
+  x = jnp.ones((1, 4, 12))
+  for options, message in (
+      ({'rank': 5}, 'works is 4'), ({}, 'give one of rank'),
+      ({'rank': 1, 'normalize_qk': True}, 'normalize_qk=True'),
+      ({'rank': 1, 'qkv_features': 7}, 'nearest that work are 6')):
+    with pytest.raises(ValueError, match=message):
+      layers.LowRankAttention(3, **options).init(KEY, x)

@@ -287,3 +287,22 @@ def test_kept_norms_are_those_of_the_kernel_in_the_best_subspace(activation):
       lowrank.factorize(KEY, kernel, 2, method=method, norms='kept')
   with pytest.raises(ValueError, match='are unknown; use best, kept'):
     lowrank.factorize(KEY, kernel, 2, norms='unit')
+
+
+@pytest.mark.parametrize('shape', [(60, 90), (90, 60), (300, 200)])
+def test_a_sketch_is_the_truncation_where_singular_values_fall(shape):
+  """Within 1 % of the best error, as Halko et al. find of a power or two."""
+  rank = 6
+  one, other = (np.linalg.qr(np.random.default_rng(i).standard_normal(
+      (n, min(shape))))[0] for i, n in enumerate(shape))
+  values = 1 / (1 + np.arange(min(shape)))
+  kernel = ((one * values) @ other.T).astype(np.float32)
+  u, v = lowrank.factorize(KEY, kernel, rank, method='randomized')
+  error = np.linalg.norm(kernel - np.asarray(u @ v))
+  assert error < 1.01 * np.sqrt((values[rank:]**2).sum())
+  # At full rank, and where all singular values are alike, it is some subspace.
+  u, v = lowrank.factorize(KEY, kernel[:20, :8], 8, method='randomized')
+  np.testing.assert_allclose(u @ v, kernel[:20, :8], atol=1e-5)
+  u, v = lowrank.factorize(KEY, jnp.eye(40), 5, method='randomized')
+  np.testing.assert_allclose(
+      jnp.linalg.norm(jnp.eye(40) - u @ v)**2, 35, rtol=1e-4)
