@@ -58,7 +58,7 @@ _METHODS = ('adam', 'adam_warm')
 _RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
 _BATCH, _FIRST_BUDGET, _HALVINGS = 1024, 50, 2
 _RANK_SCALE, _BLOCKS = 0.1, (3, 4, 6, 3)
-_LAYERS, _LAYER = 8, (64, 128, 6)
+_LAYERS = ((8, 64, 128, 6), (64, 16, 16, 2))  # count, inputs, outputs, rank
 _LAYER_OPTIONS = {'method': 'adam', 'steps': 200, 'batch': 256}
 _ROUNDS, _TREE_ROUNDS = 15, 3
 
@@ -95,8 +95,8 @@ def _adam_step(
   options = factors.check_options(
       method, 'relu', restarts=None, steps=steps, tolerance=None, batch=_BATCH,
       learning_rate=rate, norms='best')
-  keys = jax.random.split(jax.random.key(1), 1)
-  return lambda: factors.fits(keys, w[None, :, None], rank, **options)
+  keys, inputs = jax.random.split(jax.random.key(1), 1), jax.random.key(2)
+  return lambda: factors.fits(keys, w[None, :, None], rank, inputs, **options)
 
 
 def _adam_runs(
@@ -292,7 +292,7 @@ def measure(
   if 'resnet50' in kinds:
     cases.append(lambda: _tree(_resnet50()))
   if 'vmap' in kinds:
-    cases.append(lambda: _vmap(_LAYERS, *_LAYER))
+    cases += [functools.partial(_vmap, *layers) for layers in _LAYERS]
   for case in cases:
     row = case()
     print(f'{row["kind"]:8s} {_line(row)}', flush=True)

@@ -78,7 +78,7 @@ def _adam(
 
 
 def _fit(
-    key: base.Key, w: jax.Array, rank: int, *, method: str,
+    key: base.Key, w: jax.Array, rank: int, inputs: base.Key, *, method: str,
     activation: objectives.Activation, restarts: int | None, steps: int,
     tolerance: float | None, batch: int, learning_rate: float, norms: str,
 ) -> tuple[jax.Array, jax.Array]:
@@ -105,9 +105,8 @@ def _fit(
     found = solvers.evaluate(basis, w, dual)
     return _balance(basis, solvers.columns(found, w))
   if method == 'adam':
-    one, key = jax.random.split(key)
     start = _fit(
-        one, w, rank, method='baseline', activation=activation,
+        key, w, rank, inputs, method='baseline', activation=activation,
         restarts=restarts, steps=steps, tolerance=tolerance, batch=batch,
         learning_rate=learning_rate, norms=norms)
   else:
@@ -117,7 +116,7 @@ def _fit(
       v = solvers.columns(solvers.evaluate(basis, w, dual), w)
     start = _balance(basis, v)
   if method.startswith('adam'):
-    return _adam(key, start, w, duals.function(activation), steps=steps,
+    return _adam(inputs, start, w, duals.function(activation), steps=steps,
                  batch=batch, learning_rate=learning_rate)
   return start
 
@@ -126,7 +125,8 @@ def _fit(
     'rank', 'method', 'activation', 'restarts', 'steps', 'tolerance', 'batch',
     'learning_rate', 'norms'))
 def fits(
-    keys: base.Key | None, w: jax.Array, rank: int, **options: Any
+    keys: base.Key | None, w: jax.Array, rank: int,
+    inputs: base.Key | None = None, **options: Any,
 ) -> tuple[jax.Array, jax.Array]:
   """Returns factors (count, d, rank) and (count, rank, windows, n).
 
@@ -134,14 +134,15 @@ def fits(
     keys: PRNG keys (count,); None if the options draw nothing.
     w: matrices (count, d, windows, n).
     rank: of the factors.
+    inputs: PRNG key of Adam's inputs, which all matrices see.
     **options: as `check_options` returns them.
 
   Returns:
     The factors, of all matrices at once.
   """
   return jax.vmap(
-      lambda key, w: _fit(key, w, rank, **options),
-      in_axes=(None if keys is None else 0, 0))(keys, w)
+      lambda key, w, inputs: _fit(key, w, rank, inputs, **options),
+      in_axes=(None if keys is None else 0, 0, None))(keys, w, inputs)
 
 
 def check_options(
@@ -254,7 +255,9 @@ def factorize(
     root, back = objectives.root(covariance, len(kernel))
     check_finite('covariance', root)
     w = linalg.matmul(root.astype(kernel.dtype), kernel)
-  u, v = (x[0] for x in fits(key[None], w[None, :, None], rank, **options))
+  one, other = jax.random.split(key)
+  u, v = (x[0] for x in fits(
+      one[None], w[None, :, None], rank, other, **options))
   if back is not None and method != 'baseline':
     u = linalg.matmul(back.astype(u.dtype), u)
   return Factors(u.astype(dtype), v[:, 0].astype(dtype))

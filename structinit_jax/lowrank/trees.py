@@ -68,6 +68,7 @@ def _after(done: jax.Array, w: jax.Array) -> jax.Array:
 def _fit_all(
     ws: Mapping[str, jax.Array], all_forms: Mapping[str, forms.Form],
     options: Mapping[str, Any], keys: Mapping[str, protocols.Key] | None = None,
+    inputs: protocols.Key | None = None,
 ) -> dict[str, tuple[jax.Array, jax.Array]]:
   """Returns the factors of every W; equal shapes are one `vmap`."""
   alike: dict[Any, list[str]] = {}
@@ -81,7 +82,7 @@ def _fit_all(
       w = _after(next(reversed(found.values()))[0], w)
     us, vs = factors.fits(
         keys and jnp.concatenate([keys[name] for name in names]), w, rank,
-        **options)
+        inputs, **options)
     first = 0
     for name in names:
       last = first + len(ws[name])
@@ -103,8 +104,9 @@ def lfai(
   `layers.LowRankDense` and `LowRankConv` have them, a kernel is drawn by `base`
   and replaced by its factors, by `factorize`. The kernel is the one that `base`
   would have drawn for the leaf `kernel` of the full layer. Layers of equal
-  shapes are solved together. Where the result is sharded, products are summed
-  in another order, after which 'exact' may stop at another step.
+  shapes are solved together, and Adam shows all layers the same inputs. Where
+  the result is sharded, products are summed in another order, after which
+  'exact' may stop at another step.
 
   Args:
     activation: that follows the layers, as of `factorize`.
@@ -161,7 +163,8 @@ def lfai(
       keys[name] = jax.random.split(
           tree.leaf_key(key, plans.join(name, 'u')), form.count)
     made = {}
-    for name, (u, v) in _fit_all(ws, found, options, keys).items():
+    solved = _fit_all(ws, found, options, keys, tree.leaf_key(key, 'inputs'))
+    for name, (u, v) in solved.items():
       for last, leaf in zip('uv', found[name].leaves(u, v), strict=True):
         made[plans.join(name, last)] = leaf
     others = [name for name in names if name not in made]

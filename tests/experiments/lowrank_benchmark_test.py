@@ -23,8 +23,7 @@ def short(monkeypatch):
   monkeypatch.setattr(lowrank, '_BATCH', 32)
   monkeypatch.setattr(lowrank, '_FIRST_BUDGET', 2)
   monkeypatch.setattr(lowrank, '_SIZES', (SMALL,))
-  monkeypatch.setattr(lowrank, '_LAYERS', 2)
-  monkeypatch.setattr(lowrank, '_LAYER', SMALL)
+  monkeypatch.setattr(lowrank, '_LAYERS', ((2, *SMALL),))
   monkeypatch.setattr(
       lowrank, '_LAYER_OPTIONS', {'method': 'adam', 'steps': 2, 'batch': 8})
   monkeypatch.setattr(lowrank, '_resnet50', lambda: {
