@@ -105,7 +105,7 @@ def approximate(
     >>> params, losses = si.lowrank.approximate(
     ...     jax.random.key(2), si.layers.factored(model.apply), low,
     ...     lambda x: model.apply(full, x), sample, steps=200)
-    >>> bool(losses[-10:].mean() < losses[:10].mean() / 2)
+    >>> bool(losses[-10:].mean() < 0.8 * losses[:10].mean())
     True
 
   Source: Vodrahalli et al. (2022), definition 2.2 and appendix B.

@@ -208,11 +208,16 @@ def test_dtypes_jit_and_vmap(dtype):
   one = [lowrank.factorize(KEY, kernel, 2) for kernel in kernels]
   assert all(x.dtype == dtype for pair in one for x in pair)
   many = jax.jit(jax.vmap(lambda w: lowrank.factorize(KEY, w, 2)))(kernels)
-  tolerance = float(jnp.finfo(dtype).eps) * 20
+  # The solver stops at a gain of ten roundings. Where the objective is flat,
+  # which a minimum is, the factors are then known to the root of that.
+  rounding = float(jnp.finfo(dtype).eps)
   for i, (u, v) in enumerate(one):
-    np.testing.assert_allclose(
-        (many.u[i].astype(jnp.float32) @ many.v[i].astype(jnp.float32)),
-        u.astype(jnp.float32) @ v.astype(jnp.float32), atol=tolerance)
+    products = [a.astype(jnp.float32) @ b.astype(jnp.float32)
+                for a, b in ((many.u[i], many.v[i]), (u, v))]
+    np.testing.assert_allclose(*products, atol=(10 * rounding)**0.5)
+    losses = [lowrank.objective(kernels[i], *pair)
+              for pair in ((many.u[i], many.v[i]), (u, v))]
+    np.testing.assert_allclose(*losses, rtol=50 * rounding)
 
 
 @pytest.mark.parametrize('kernel, rank, options, message', [
