@@ -1,10 +1,14 @@
 """Biases of layers whose features are on the last axis."""
 
+import math
+
 import jax
 from jax import lax
 import jax.numpy as jnp
 
 __all__ = ['add']
+
+_ROWS = 256  # that are added by one product
 
 
 @jax.custom_jvp
@@ -17,10 +21,13 @@ def _add_jvp(
     primals: tuple[jax.Array, jax.Array], tangents: tuple[jax.Array, jax.Array]
 ) -> tuple[jax.Array, jax.Array]:
   # The gradient of the bias is a product with ones: XLA's CPU sum over rows
-  # takes a tenth of the time of a sparse convolution.
+  # takes a tenth of the time of a sparse convolution. A product adds one after
+  # the other, which of very many rows would cost digits.
   (y, bias), (dy, d_bias) = primals, tangents
-  ones = jnp.ones((len(y), 1), y.dtype)
-  added = jnp.matmul(ones, d_bias[None], precision='highest')
+  rows = math.gcd(len(y), _ROWS)
+  ones = jnp.ones((len(y) // rows, rows, 1), y.dtype)
+  lanes = jnp.broadcast_to(d_bias, (len(ones), 1, len(bias)))
+  added = jnp.matmul(ones, lanes, precision='highest').reshape(y.shape)
   return _add(y, bias), dy + lax.optimization_barrier(added)
 
 

@@ -2,10 +2,14 @@ r"""Products and convolutions with sparse kernels, from their values alone.
 
 With features as rows, the inputs of a 'debruijn' layer are its blocks' inputs
 already: a reshape (b, d, batch), one batched product, a transpose. The other
-kinds first rename or copy rows. All of it is ordinary JAX, linear in both
-arguments: gradients of any order, forward and reverse, `vmap`, `scan`. XLA's
-own transposes are as fast as hand-written ones if the gather moves whole rows
-and says that it repeats none, so the scatter behind it is a copy.
+kinds first rename or copy rows. Gradients of any order, forward and reverse,
+`vmap` and `scan` work as for ordinary JAX. XLA's own transposes are as fast as
+hand-written ones if the gather moves whole rows and says that it repeats none,
+so the scatter behind it is a copy.
+
+Images stay an axis of their own, the last, from one end of a convolution to the
+other: merged with pixels they could not be sharded, and every device would
+compute all of them.
 """
 
 from collections.abc import Callable
@@ -39,18 +43,18 @@ def _take(x: jax.Array, rows: np.ndarray) -> jax.Array:
 
 
 def _split(x: jax.Array, runs: _Runs, strided: bool) -> list[jax.Array]:
-  """Cuts rows (n, k) into blocks, an array (count, size, k) for every run.
+  """Cuts rows (n, ...) into blocks, (count, size, ...) for every run.
 
   Row r of block p lies at `s_p + r`, or, `strided`, at `r * blocks + p`.
   """
   if not strided:
     ends = itertools.accumulate(count * size for count, size in runs)
     parts = jnp.split(x, list(ends)[:-1])
-    return [part.reshape(*run, -1)
+    return [part.reshape(*run, *x.shape[1:])
             for part, run in zip(parts, runs, strict=True)]
   blocks = sum(count for count, _ in runs)
   least = min(size for _, size in runs)
-  body = x[:least * blocks].reshape(least, blocks, -1)
+  body = x[:least * blocks].reshape(least, blocks, *x.shape[1:])
   tail = x[least * blocks:][None]
   found, first = [], 0
   for count, size in runs:
@@ -73,10 +77,10 @@ def _join(parts: Sequence[jax.Array], strided: bool) -> jax.Array:
 
 
 def _inputs(x: jax.Array, topology: topologies.Topology) -> list[jax.Array]:
-  """Returns what the blocks of every run take of rows (n, k): (count, d, k)."""
+  """Returns what the blocks of every run take of rows: (count, d, ...)."""
   b = topology.blocks
   if topology.kind == 'weighing':
-    x = x.reshape(b, len(x) // b, -1)
+    x = x.reshape(b, len(x) // b, *x.shape[1:])
     # Of one column of `develop` every row is a permutation.
     return [jnp.concatenate(
         [_take(x, rows) for rows in weighing.develop(b)[0].T], axis=1)]
@@ -89,7 +93,7 @@ def _inputs(x: jax.Array, topology: topologies.Topology) -> list[jax.Array]:
 
 def _outputs(
     parts: Sequence[jax.Array], topology: topologies.Topology) -> jax.Array:
-  """Returns rows (m, k) of the blocks' outputs, (count, c, k)."""
+  """Returns rows (m, ...) of the blocks' outputs, (count, c, ...)."""
   y = _join(parts, strided=not topology.transposed)
   order = topology.permutation
   if order is not None and topology.transposed:
@@ -130,13 +134,14 @@ def _transposed(matrix: jax.Array) -> jax.Array:
 def _product(
     matrix: jax.Array, transposed: jax.Array, rows: jax.Array, precision: Any
 ) -> jax.Array:
-  """Multiplies (count, d, c) by (count, d, k): (count, c, k).
+  """Multiplies (count, d, c) by (count, d, ...): (count, c, ...).
 
   XLA's CPU product takes a third longer for a left side that is contracted
   along its first axis, so the transposed matrices are there as well.
   """
   del matrix
-  return jnp.einsum('pcd,pdk->pck', transposed, rows, precision=precision)
+  return jnp.einsum(
+      'pcd,pd...->pc...', transposed, rows, precision=precision)
 
 
 @_product.defjvp
@@ -144,7 +149,8 @@ def _product_jvp(
     precision: Any, primals: Sequence[jax.Array], tangents: Sequence[jax.Array],
 ) -> tuple[jax.Array, jax.Array]:
   # Of this one the backward pass is contracted along the last axis.
-  plain = functools.partial(jnp.einsum, 'pdc,pdk->pck', precision=precision)
+  plain = functools.partial(
+      jnp.einsum, 'pdc,pd...->pc...', precision=precision)
   (matrix, _, rows), (d_matrix, _, d_rows) = primals, tangents
   return (_product(*primals, precision),
           plain(d_matrix, rows) + plain(matrix, d_rows))
@@ -158,6 +164,12 @@ def _check_inputs(
     raise ValueError(
         f'x of shape {x.shape}: axis {axis} has {x.shape[axis]} features; '
         f'{topology} takes {topology.shape[0]}')
+
+
+def _promote(
+    x: Any, values: Sequence[Any]) -> tuple[jax.Array, list[jax.Array]]:
+  dtype = jnp.result_type(x, *values)
+  return jnp.asarray(x, dtype), [jnp.asarray(v, dtype) for v in values]
 
 
 def matmul(
@@ -198,6 +210,7 @@ def matmul(
   Source: this library; the masks are those of Esguerra (2023), Algorithm 1.
   """
   _check_inputs(x, axis, topology)
+  x, values = _promote(x, values)
   matrices = _matrices(values, topology, 0)
   rows = jnp.moveaxis(x, axis, 0)
   parts = _inputs(rows.reshape(rows.shape[0], -1), topology)
@@ -255,6 +268,7 @@ def conv(
   Source: this library; the kernels are those of Esguerra (2023), 3.4.4.
   """
   _check_inputs(x, -1, topology)
+  x, values = _promote(x, values)
   kernel = tuple(values[0].shape[:-3]) if len(values) else ()
   if not math.prod(kernel) or not kernel:
     raise ValueError(
@@ -294,16 +308,18 @@ def conv(
   def product(
       part: jax.Array, matrix: jax.Array, transposed: jax.Array) -> jax.Array:
     rest = part.shape[2 + inner:]
-    z = _product(matrix, transposed, jnp.concatenate([
+    rows = jnp.concatenate([
         lax.slice(part, (0, 0, *start, *(0 for _ in rest)),
                   (*part.shape[:2], *stop, *rest),
                   (1, 1, *strides[:inner], *(1 for _ in rest)))
-        .reshape(*part.shape[:2], -1) for start, stop in taps], axis=1),
-                 precision)
+        for start, stop in taps], axis=1)
+    sizes = rows.shape[2:]
+    if jax.device_count() == 1:  # nothing to shard, and faster on CPU
+      rows = lax.collapse(rows, 2)
+    z = _product(matrix, transposed, rows, precision)
+    z = z.reshape(len(part), last, matrix.shape[-1] // last, *sizes)
     if inner == ndim:
-      return z
-    z = z.reshape(
-        len(part), last, matrix.shape[-1] // last, math.prod(out[:-1]), *rest)
+      return z[:, 0]
     return functools.reduce(jnp.add, (
         _columns(y[:, 0], tap * dilation[-1] - pads[-1][0], out[-1], wrap)
         for tap, y in enumerate(lax.split(z, [1] * last, axis=1))))
@@ -323,23 +339,23 @@ def conv(
     sizes = channels.shape[1:]
     products = []
     for (matrix, transposed), part in zip(
-        matrices, _inputs(channels.reshape(len(channels), -1), topology),
-        strict=True):
-      part = part.reshape(*part.shape[:2], *sizes)
+        matrices, _inputs(channels, topology), strict=True):
       chunk = _chunk(len(part), sizes[-1] * copied(matrix))
-      y = _batched(product, chunk, part, matrix, transposed)
-      products.append(y.reshape(len(part), matrix.shape[-1] // last, -1))
-    return _outputs(products, topology).reshape(
-        topology.shape[1], *out, sizes[-1])
+      products.append(_batched(product, chunk, part, matrix, transposed))
+    return _outputs(products, topology)
 
   images = x.reshape(math.prod(batch), *x.shape[-ndim - 1:])
-  size = _chunk(
-      len(images), sum(len(matrix) * copied(matrix) for matrix, _ in matrices))
-  groups = images.reshape(
-      len(images) // max(size, 1), max(size, 1), *images.shape[1:])
-  channels = _moved(groups, (-1, 1), (1, -1))
-  y = some(channels[0])[None] if len(groups) == 1 else lax.map(some, channels)
-  return _moved(y, (1, -1), (-1, 1)).reshape(*batch, *out, topology.shape[1])
+  devices = math.gcd(len(images), jax.device_count())
+  size = devices * _chunk(
+      len(images) // devices,
+      sum(len(matrix) * copied(matrix) for matrix, _ in matrices))
+  if size == len(images):
+    y = _moved(some(_moved(images, (-1, 0), (0, -1))), (-1, 0), (0, -1))
+  else:  # a group takes every n-th image, and so some of every device's
+    groups = images.reshape(size, -1, *images.shape[1:])
+    y = lax.map(some, _moved(groups, (1, -1, 0), (0, 1, -1)))
+    y = _moved(y, (0, 1, -1), (1, -1, 0))
+  return y.reshape(*batch, *out, topology.shape[1])
 
 
 def _moved(x: jax.Array, source: Any, target: Any) -> jax.Array:
@@ -369,7 +385,11 @@ def _columns(x: jax.Array, first: int, size: int, wrap: bool) -> jax.Array:
     return jnp.roll(x, -first, axis=-2)
   start, stop = (min(max(end, 0), count) for end in (first, first + size))
   low = min(max(-first, 0), size)
-  zeros = jnp.zeros((*x.shape[:-2], size, x.shape[-1]), x.dtype)
+  shape = *x.shape[:-2], size, x.shape[-1]
+  if not count:
+    return jnp.zeros(shape, x.dtype)
+  # Like x, so that they are sharded like x.
+  zeros = jnp.broadcast_to(jnp.zeros_like(x[..., :1, :]), shape)
   return jnp.concatenate([
       zeros[..., :low, :], x[..., start:stop, :],
       zeros[..., :size - low - (stop - start), :]], axis=-2)

@@ -32,3 +32,13 @@ def test_all_derivatives_are_those_of_broadcasting(shape, dtype):
     assert [x.dtype for x in jax.tree.leaves(got)] == [
         x.dtype for x in jax.tree.leaves(want)]
   assert biases.add(y, None) is y
+
+
+@pytest.mark.parametrize('rows', [1, 255, 256, 4096, 3 * 2**16, 100_003])
+def test_the_gradient_of_many_rows_is_exact_to_rounding(rows):
+  """A product with ones adds one row after the other; a sum need not."""
+  cotangent = jax.random.uniform(KEY, (rows, 3))
+  bias = jnp.zeros(3)
+  pull = jax.vjp(biases.add, cotangent, bias)[1]
+  np.testing.assert_allclose(
+      pull(cotangent)[1], np.asarray(cotangent, np.float64).sum(0), rtol=1e-6)

@@ -7,6 +7,9 @@ import re
 import jax
 from jax import lax
 import jax.numpy as jnp
+from jax.sharding import AxisType
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec
 import numpy as np
 import pytest
 
@@ -255,6 +258,58 @@ def test_some_images_or_blocks_at_a_time(make, monkeypatch, size, limit):
   jax.tree.map(
       lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-5),
       fn(x, values), want)
+
+
+@pytest.mark.parametrize('strides', [1, 2])
+@pytest.mark.parametrize('limit', [2**22, 2**13])
+def test_every_device_convolves_its_own_images(
+    make, monkeypatch, strides, limit):
+  """Images, kernel gradients but for one sum, also a few images at a time."""
+  monkeypatch.setitem(compute._COPY_BYTES, jax.default_backend(), limit)
+  topology = make((6, 8), 3, 'random')
+  values = draw(topology, (3, 3), dtype=np.float32)
+  mesh = jax.make_mesh((8,), ('data',), axis_types=(AxisType.Auto,))
+  x = jax.random.normal(KEY, (64, 4, 4, 6))
+  fn = jax.jit(jax.value_and_grad(
+      lambda v, x: jnp.sum(compute.conv(x, v, topology, strides=strides)**2),
+      argnums=(0, 1)))
+  want = fn(values, x)
+  assert ('scan' in str(jax.make_jaxpr(fn)(values, x))) == (limit < 2**22)
+  sharded = jax.device_put(x, NamedSharding(mesh, PartitionSpec('data')))
+  program = fn.lower(values, sharded).compile()
+  assert 'all-gather' not in program.as_text()
+  assert 'all-to-all' not in program.as_text()
+  _, (_, x_bar) = got = program(values, sharded)
+  assert x_bar.sharding.spec[0] == 'data'
+  jax.tree.map(
+      lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-4),
+      got, want)
+
+
+def test_one_device_merges_what_others_keep_apart(make, monkeypatch):
+  topology = make((6, 8), 3, 'random')
+  values = draw(topology, (3, 3), dtype=np.float32)
+  x = jax.random.normal(KEY, (3, 4, 5, 6))
+  want = compute.conv(x, values, topology)
+  monkeypatch.setattr(jax, 'device_count', lambda: 1)
+  np.testing.assert_allclose(
+      compute.conv(x, values, topology), want, rtol=1e-6, atol=1e-6)
+
+
+def test_whole_numbers_are_promoted_and_have_no_gradient(make):
+  topology = make((6, 4), 2)
+  with jax.numpy_dtype_promotion('standard'):
+    for fn, x, spatial in ((compute.matmul, jnp.arange(30).reshape(5, 6), ()),
+                           (compute.conv, jnp.arange(96).reshape(4, 4, 6),
+                            (3, 3))):
+      values = draw(topology, spatial, dtype=np.float32)
+
+      def loss(values, x, fn=fn):
+        return jnp.sum(fn(x, values, topology)**2)
+
+      jax.tree.map(
+          np.testing.assert_array_equal, jax.grad(loss)(values, x),
+          jax.grad(loss)(values, x.astype(jnp.float32)))
 
 
 @pytest.mark.parametrize('strides', [1, 2])
