@@ -10,6 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from structinit_jax import base
 from structinit_jax import lowrank
 from structinit_jax.layers import biases
 from structinit_jax.lowrank import forms
@@ -226,13 +227,16 @@ class LowRankAttention(nn.MultiHeadDotProductAttention):
         field.name: getattr(self, field.name)
         for field in dataclasses.fields(nn.MultiHeadDotProductAttention)
         if field.init and field.name not in ('parent', 'name')}
+    heads = base.integer('num_heads', self.num_heads, 1)
     features = self.qkv_features or inputs_q.shape[-1]
-    if features % self.num_heads:
-      nearest = max(features - features % self.num_heads, self.num_heads)
+    if not inputs_q.shape[-1]:
+      raise ValueError(f'inputs of shape {inputs_q.shape} have no features')
+    if features < 1 or features % heads:
+      nearest = max(features - features % heads, heads)
       raise ValueError(
-          f'qkv_features={features} are none of {self.num_heads} heads; the '
+          f'qkv_features={features} are none of {heads} heads; the '
           f'nearest that work are {nearest}')
-    size = features // self.num_heads
+    size = features // heads
     rank = ranks.of(size, size, rank=self.rank, rank_scale=self.rank_scale)
     if self.is_initializing():
       full = nn.MultiHeadDotProductAttention(**fields, parent=None)
@@ -242,6 +246,6 @@ class LowRankAttention(nn.MultiHeadDotProductAttention):
       for name, layer in nn.meta.replace_boxed(params, made).items():
         self.put_variable('params', name, layer)
     narrow: Any = nn.MultiHeadDotProductAttention(
-        **fields | {'qkv_features': self.num_heads * rank})
+        **fields | {'qkv_features': heads * rank})
     nn.share_scope(self, narrow)
     return narrow(inputs_q, *inputs, **options)

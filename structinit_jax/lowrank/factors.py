@@ -279,5 +279,9 @@ def check_rank(shape: base.Shape, rank: Any) -> int:
 
 def check_finite(name: str, x: jax.Array) -> None:
   """Checks that an array has no NaN or infinity, where it has values yet."""
-  if not isinstance(x, jax.core.Tracer) and not bool(jnp.isfinite(x).all()):
+  if isinstance(x, jax.core.Tracer):
+    return
+  with jax.ensure_compile_time_eval():  # x may be a constant of a jit
+    finite = bool(jnp.isfinite(x).all())
+  if not finite:
     raise ValueError(f'{name} of shape {x.shape} has a NaN or infinite entry')

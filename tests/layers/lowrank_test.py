@@ -141,6 +141,7 @@ def test_attention_that_is_refused():
   for options, message in (
       ({'rank': 5}, 'works is 4'), ({}, 'give one of rank'),
       ({'rank': 1, 'normalize_qk': True}, 'normalize_qk=True'),
-      ({'rank': 1, 'qkv_features': 7}, 'nearest that work are 6')):
+      ({'rank': 1, 'qkv_features': 7}, 'nearest that work are 6'),
+      ({'rank': 1, 'num_heads': 0}, 'num_heads=0 must be at least 1')):
     with pytest.raises(ValueError, match=message):
-      layers.LowRankAttention(3, **options).init(KEY, x)
+      layers.LowRankAttention(**{'num_heads': 3, **options}).init(KEY, x)

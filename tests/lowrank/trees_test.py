@@ -246,6 +246,16 @@ def test_trees_that_are_refused():
     lowrank.lfai(method='svd')
 
 
+def test_kernels_that_a_program_holds_are_compressed():
+  kernel = jax.random.normal(KEY, (12, 10))
+  made = jax.jit(
+      lambda: lowrank.compress({'kernel': kernel}, rank_scale=0.3))()
+  assert made['u'].shape == (12, 3)
+  with pytest.raises(ValueError, match=r"leaf 'kernel' .* NaN"):
+    jax.jit(lambda: lowrank.compress(
+        {'kernel': kernel.at[0, 0].set(jnp.nan)}, rank=1))()
+
+
 def test_compression():
   keys = jax.random.split(KEY, 4)
   params = {
