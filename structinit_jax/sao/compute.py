@@ -20,6 +20,7 @@ from jax import lax
 import jax.numpy as jnp
 import numpy as np
 
+from structinit_jax import base
 from structinit_jax import windows
 from structinit_jax.sao import topologies
 from structinit_jax.sao import weighing
@@ -412,6 +413,7 @@ def space_to_depth(x: jax.Array, size: int) -> jax.Array:
 
   Raises:
     ValueError: if it does not; the message names the nearest image that works.
+      For another size or other axes.
 
   Example:
     >>> import jax.numpy as jnp, structinit_jax as si
@@ -421,6 +423,11 @@ def space_to_depth(x: jax.Array, size: int) -> jax.Array:
 
   Source: Esguerra (2023), section 3.4.4.2.
   """
+  size = base.integer('size', size, 1)
+  if x.ndim < 3:
+    raise ValueError(
+        f'x of shape {x.shape} is no image (..., height, width, channels), at '
+        'least 3 axes')
   *batch, height, width, channels = x.shape
   if height % size or width % size:
     near = tuple(max(1, round(n / size)) * size for n in (height, width))
