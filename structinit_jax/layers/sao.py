@@ -109,11 +109,11 @@ class _Sparse(nn.Module, kw_only=True):
 
   @nn.nowrap
   def _check_leaf(
-      self, name: str, arrays: Sequence[Any], sizes: tuple[int, ...], last: str
-  ) -> None:
+      self, name: str, arrays: Any, sizes: tuple[int, ...], last: str) -> None:
     """Checks the axes of leaves (*batch, *sizes, *last), last as written."""
     start = len(sizes) + last.count(',') + 1
-    shapes = [getattr(x, 'shape', None) for x in arrays]
+    shapes = [getattr(x, 'shape', None) for x in arrays] if isinstance(
+        arrays, Sequence) else []
     if not shapes or any(
         shape is None or len(shape) < start
         or shape[len(shape) - start:][:len(sizes)] != sizes

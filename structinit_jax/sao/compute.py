@@ -436,4 +436,5 @@ def space_to_depth(x: jax.Array, size: int) -> jax.Array:
         f'nearest that works is {near[0]}x{near[1]}')
   x = x.reshape(*batch, height // size, size, width // size, size, channels)
   x = jnp.moveaxis(x, -4, -3)
-  return x.reshape(*batch, height // size, width // size, -1)
+  return x.reshape(
+      *batch, height // size, width // size, size * size * channels)

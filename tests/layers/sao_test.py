@@ -192,7 +192,7 @@ def test_parameters_that_are_not_converted(layer, axes):
   for kernel in (jnp.zeros(8), jnp.zeros(()), None):
     with pytest.raises(ValueError, match=rf'\(\*batch, {axes}\)'):
       layer.from_dense({'kernel': kernel})
-  for values in ((), (jnp.zeros((8, 8)),), (None,)):
+  for values in ((), (jnp.zeros((8, 8)),), (None,), None, jnp.zeros((8, 8))):
     with pytest.raises(ValueError, match=r'values of shapes .*count, d, c\)'):
       layer.to_dense({'values': values})
 

@@ -333,6 +333,11 @@ def test_space_to_depth_is_a_stride_that_loses_nothing():
     compute.space_to_depth(jnp.zeros((1, 6, 4, 5)), 3)
 
 
+def test_squares_of_no_pixels():
+  for shape, want in [((0, 4, 4, 3), (0, 2, 2, 12)), ((0, 4, 3), (0, 2, 12))]:
+    assert compute.space_to_depth(jnp.zeros(shape), np.int64(2)).shape == want
+
+
 @pytest.mark.parametrize('shape, size, message', [
     ((4, 4, 1), 0, 'size=0 must be at least 1'),
     ((4, 4, 1), -1, 'size=-1 must be at least 1'),
