@@ -22,7 +22,7 @@ import jax.numpy as jnp
 __all__ = [
     'Aux', 'InitFn', 'Initializer', 'Key', 'LeafInit', 'PyTree', 'Shape',
     'StructuredInit', 'check_key', 'compute_dtype', 'dtypes', 'fan_in',
-    'integer', 'place', 'sizes', 'zeros',
+    'integer', 'place', 'positive', 'sizes', 'zeros',
 ]
 
 PyTree = Any
@@ -151,6 +151,35 @@ def integer(
     raise ValueError(f'{name}={found} must be at least {least}')
   if most is not None and found > most:
     raise ValueError(f'{name}={found} must be at most {most}')
+  return found
+
+
+def positive(name: str, value: Any) -> float:
+  """Returns the Python float of a positive, finite number.
+
+  Args:
+    name: what to call it in an error.
+    value: a number of any real type.
+
+  Returns:
+    The float.
+
+  Raises:
+    ValueError: if it is none.
+
+  Example:
+    >>> from structinit_jax import base
+    >>> base.positive('gain', 2)
+    2.0
+
+  Source: this library.
+  """
+  try:
+    found = float(value)
+  except (OverflowError, TypeError, ValueError):
+    found = math.nan
+  if not 0 < found < math.inf:
+    raise ValueError(f'{name}={value!r} must be a positive, finite float')
   return found
 
 

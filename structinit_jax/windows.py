@@ -1,4 +1,4 @@
-"""Strides, dilations and paddings of convolutions, one for every axis."""
+"""Sizes, strides, dilations and paddings of convolutions, by axis."""
 
 from collections.abc import Sequence
 import operator
@@ -6,7 +6,7 @@ from typing import Any
 
 from jax import lax
 
-__all__ = ['is_circular', 'pads', 'per_axis', 'spans']
+__all__ = ['is_circular', 'kernel_sizes', 'pads', 'per_axis', 'spans']
 
 
 def per_axis(name: str, value: Any, ndim: int) -> tuple[int, ...]:
@@ -39,6 +39,44 @@ def per_axis(name: str, value: Any, ndim: int) -> tuple[int, ...]:
     raise ValueError(
         f'{name}={value!r} must be a positive int, or {ndim} of them, one for '
         'every spatial axis of the kernel')
+  return found
+
+
+def kernel_sizes(
+    name: str, value: Any, ndim: int | None = None) -> tuple[int, ...]:
+  """Returns the sizes of a kernel, a positive integer for every spatial axis.
+
+  One integer is refused: how many axes it stands for, it does not say.
+
+  Args:
+    name: what to call it in an error.
+    value: a sequence of integers of any type.
+    ndim: number of spatial axes, if it is known.
+
+  Returns:
+    The sizes.
+
+  Raises:
+    ValueError: if it is none.
+
+  Example:
+    >>> from structinit_jax import windows
+    >>> windows.kernel_sizes('kernel_size', [3, 4])
+    (3, 4)
+
+  Source: `kernel_size` of `flax.linen.Conv`.
+  """
+  try:
+    found = tuple(operator.index(size) for size in value)
+  except TypeError:
+    found = ()
+  if not found or ndim not in (None, len(found)) or min(found) < 1:
+    near = tuple(max(size, 1) for size in (found or (3,)) * 2)[
+        :ndim or len(found) or 2]
+    raise ValueError(
+        f'{name}={value!r} must be a sequence of '
+        f'{"positive ints" if ndim is None else f"{ndim} positive ints"}, one '
+        f'for every spatial axis of the kernel, such as {near}')
   return found
 
 

@@ -22,6 +22,23 @@ def test_anything_else_is_refused(value):
     windows.per_axis('dilation', value, 2)
 
 
+@pytest.mark.parametrize('value, ndim, want', [
+    ((3, 2), None, (3, 2)), ([3], 1, (3,)), (np.array([2, 5]), 2, (2, 5))])
+def test_kernel_sizes(value, ndim, want):
+  found = windows.kernel_sizes('kernel_size', value, ndim)
+  assert found == want
+  assert {type(size) for size in found} == {int}
+
+
+@pytest.mark.parametrize('value, ndim, near', [
+    (3, None, '(3, 3)'), ('33', None, '(3, 3)'), ((0, 4), None, '(1, 4)'),
+    ((5,), 2, '(5, 5)'), ((5, 4, 3), 2, '(5, 4)'), (None, 1, '(3,)')])
+def test_other_kernel_sizes_are_refused(value, ndim, near):
+  with pytest.raises(ValueError, match='kernel_size=') as error:
+    windows.kernel_sizes('kernel_size', value, ndim)
+  assert str(error.value).endswith(f'such as {near}')
+
+
 @pytest.mark.parametrize('kernel', [(3, 2), (1, 5), (4, 4)])
 @pytest.mark.parametrize('strides', [(1, 1), (2, 3)])
 @pytest.mark.parametrize('dilation', [(1, 1), (2, 1)])

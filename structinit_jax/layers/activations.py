@@ -45,7 +45,7 @@ def maxmin(x: jax.Array, axis: int = -1) -> jax.Array:
     An array of the same shape.
 
   Raises:
-    ValueError: for an odd number of features.
+    ValueError: for an odd number of features, or no such axis.
 
   Example:
     >>> import jax.numpy as jnp
@@ -56,6 +56,8 @@ def maxmin(x: jax.Array, axis: int = -1) -> jax.Array:
   Source: Anil, Lucas, Grosse, Sorting out Lipschitz function approximation,
     ICML 2019.
   """
+  if not -x.ndim <= axis < x.ndim:
+    raise ValueError(f'x of shape {x.shape} has no axis {axis}')
   size = x.shape[axis]
   if size % 2:
     raise ValueError(

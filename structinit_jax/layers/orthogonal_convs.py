@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from structinit_jax import base
 from structinit_jax import linalg
 from structinit_jax import sao
+from structinit_jax import windows
 from structinit_jax.layers import biases
 from structinit_jax.layers import sao as sparse
 from structinit_jax.sao import compute
@@ -107,8 +108,10 @@ class ECOConv(nn.Module):
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
     """Maps (..., h, w, in) to (..., h / stride, w / stride, features)."""
-    x = compute.space_to_depth(x, self.stride)
-    kernel, sizes = tuple(self.kernel_size), x.shape[-3:-1]
+    kernel = windows.kernel_sizes('kernel_size', self.kernel_size, 2)
+    base.integer('features', self.features, 1)
+    x = compute.space_to_depth(x, base.integer('stride', self.stride, 1))
+    sizes = x.shape[-3:-1]
     if any(size % k for size, k in zip(sizes, kernel, strict=True)):
       near = tuple(max(1, round(size / k)) * k
                    for size, k in zip(sizes, kernel, strict=True))
@@ -227,12 +230,13 @@ class SOCConv(nn.Module):
   @nn.compact
   def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
     """Maps (..., h, w, in) to (..., h / stride, w / stride, features)."""
-    sizes = tuple(self.kernel_size)
+    sizes = windows.kernel_sizes('kernel_size', self.kernel_size, 2)
+    base.integer('features', self.features, 1)
     if any(size % 2 == 0 for size in sizes):
       raise ValueError(
           f'kernel {sizes}: a skew convolution needs odd sizes; the nearest '
           f'that works is {tuple(size | 1 for size in sizes)}')
-    x = compute.space_to_depth(x, self.stride)
+    x = compute.space_to_depth(x, base.integer('stride', self.stride, 1))
     width = max(x.shape[-1], self.features)
     kernel = self.param(
         'kernel', self.kernel_init, (*sizes, width, width), self.param_dtype)

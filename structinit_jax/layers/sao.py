@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from structinit_jax import base
 from structinit_jax import sao
+from structinit_jax import windows
 from structinit_jax.layers import biases
 from structinit_jax.sao import compute
 from structinit_jax.sao import topologies
@@ -24,6 +25,7 @@ _Values = tuple[jax.Array, ...]
 
 def plan(layer: Any, features_in: int, looks_linear: bool) -> sao.Topology:
   """Returns the topology of a layer; reads its degree, density or topology."""
+  base.integer('features', layer.features, 1)
   sides = 2 if looks_linear else 1
   if features_in % sides:
     raise ValueError(
@@ -36,11 +38,30 @@ def plan(layer: Any, features_in: int, looks_linear: bool) -> sao.Topology:
   if (layer.degree, layer.density) != (None, None):
     raise ValueError(
         'topology stands instead of degree and density; give it alone')
+  topologies.check_topology(layer.topology)
   if layer.topology.shape != shape:
     raise ValueError(
         f'the layer maps {shape[0]} features to {shape[1]}; its topology has '
         f'shape {layer.topology.shape}, and has to have {shape}')
   return layer.topology
+
+
+def _features_of(x: jax.Array) -> int:
+  if not x.ndim:
+    raise ValueError(
+        f'x of shape {x.shape} must be an array (..., features), at least 1 '
+        'axis')
+  return x.shape[-1]
+
+
+def _leaf(params: Any, name: str) -> Any:
+  if not isinstance(params, Mapping) or name not in params:
+    given = (sorted(map(str, params)) if isinstance(params, Mapping) else
+             f'of type {type(params).__name__}')
+    raise ValueError(
+        f'params {given} have no {name!r}; give those of this layer alone, '
+        "such as variables['params']")
+  return params[name]
 
 
 def _mirrored(values: _Values, looks_linear: bool) -> _Values:
@@ -82,25 +103,58 @@ class _Sparse(nn.Module, kw_only=True):
         'bias', self.bias_init, shape, self.param_dtype
     ) if self.use_bias else None
 
+  @property
+  def _taps(self) -> tuple[int, ...]:
+    return ()
+
+  @nn.nowrap
+  def _check_leaf(
+      self, name: str, arrays: Any, sizes: tuple[int, ...], last: str) -> None:
+    """Checks the axes of leaves (*batch, *sizes, *last), last as written."""
+    start = len(sizes) + last.count(',') + 1
+    shapes = [getattr(x, 'shape', None) for x in arrays] if isinstance(
+        arrays, Sequence) else []
+    if not shapes or any(
+        shape is None or len(shape) < start
+        or shape[len(shape) - start:][:len(sizes)] != sizes
+        for shape in shapes):
+      shown = ''.join(f'{size}, ' for size in sizes)
+      raise ValueError(
+          f'{name} of shapes {shapes} must be arrays (*batch, {shown}{last}), '
+          f'those of a {type(self).__name__} with looks_linear='
+          f'{self.looks_linear}')
+
   @nn.nowrap
   def to_dense(self, params: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the parameters of the dense layer that computes the same.
 
     Args:
-      params: of this layer: `values`, and `bias` if there is one.
+      params: of this layer: `values`, and `bias` if there is one. Those of
+        many, as of `flax.linen.vmap`, are stacked along leading axes.
 
     Returns:
       The same, with the masked `kernel` in place of `values`: parameters of a
       `flax.linen.Dense`, `Conv`, or a scan of the first.
+
+    Raises:
+      ValueError: for parameters that are not those of this layer.
     """
-    values = params['values']
-    sides = 2 if self.looks_linear else 1
-    topology = self.topology or plan(
-        self, sides * sum(x.shape[-3] * x.shape[-2] for x in values),
-        self.looks_linear)
+    values = _leaf(params, 'values')
+    taps = self._taps
+    self._check_leaf(
+        'values', values, (2, *taps) if self.looks_linear else taps,
+        'count, d, c')
+    if self.topology is None:
+      sides = 2 if self.looks_linear else 1
+      topology = plan(
+          self, sides * sum(x.shape[-3] * x.shape[-2] for x in values),
+          self.looks_linear)
+    else:
+      topologies.check_topology(self.topology)
+      topology = self.topology
     kernel = sao.to_dense(values, topology)
     if self.looks_linear:
-      kernel = jnp.moveaxis(kernel, self._side_axis, -3)
+      kernel = jnp.moveaxis(kernel, -3 - len(taps), -3)
       kernel = kernel.reshape(
           *kernel.shape[:-3], 2 * topology.shape[0], topology.shape[1])
     rest = {name: x for name, x in params.items() if name != 'values'}
@@ -112,16 +166,20 @@ class _Sparse(nn.Module, kw_only=True):
 
     Args:
       params: `kernel`, and `bias` if there is one; what the mask removes of the
-        kernel is dropped.
+        kernel is dropped. Those of many layers are stacked along leading axes.
 
     Returns:
       The same, with `values` in place of `kernel`.
+
+    Raises:
+      ValueError: for parameters that are not those of such a layer.
     """
-    kernel = params['kernel']
+    kernel = _leaf(params, 'kernel')
+    self._check_leaf('kernel', [kernel], self._taps, 'in, out')
     topology = plan(self, kernel.shape[-2], self.looks_linear)
     if self.looks_linear:
       kernel = kernel.reshape(*kernel.shape[:-2], 2, *topology.shape)
-      kernel = jnp.moveaxis(kernel, -3, self._side_axis)
+      kernel = jnp.moveaxis(kernel, -3, -3 - len(self._taps))
     rest = {name: x for name, x in params.items() if name != 'kernel'}
     return {'values': sao.from_dense(kernel, topology), **rest}
 
@@ -172,12 +230,10 @@ class SAODense(_Sparse):
   degree: int | None = None
   values_init: Callable[..., _Values] = sao.orthogonal_values
 
-  _side_axis = 0
-
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
     """Maps (..., in) to (..., features)."""
-    topology = plan(self, x.shape[-1], self.looks_linear)
+    topology = plan(self, _features_of(x), self.looks_linear)
     values = self.param('values', lambda key: _mirrored(
         self.values_init(key, topology, dtype=self.param_dtype),
         self.looks_linear))
@@ -240,15 +296,17 @@ class SAOConv(_Sparse):
   degree: int | None = None
   values_init: Callable[..., _Values] = sao.delta_values
 
-  _side_axis = 0
+  @property
+  def _taps(self) -> tuple[int, ...]:
+    return windows.kernel_sizes('kernel_size', self.kernel_size)
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
     """Maps (*batch, *spatial, in) to (*batch, *spatial, features)."""
-    topology = plan(self, x.shape[-1], self.looks_linear)
+    taps = self._taps
+    topology = plan(self, _features_of(x), self.looks_linear)
     values = self.param('values', lambda key: _mirrored(
-        self.values_init(
-            key, topology, tuple(self.kernel_size), dtype=self.param_dtype),
+        self.values_init(key, topology, taps, dtype=self.param_dtype),
         self.looks_linear))
     bias = self._bias(self.features)
     x, bias, *values = nn.dtypes.promote_dtype(
@@ -310,8 +368,6 @@ class SAOStack(_Sparse):
   degree: int | None = None
   activation: Callable[..., jax.Array] = nn.tanh
   values_init: Callable[..., _Values] = sao.orthogonal_values
-
-  _side_axis = 1
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:

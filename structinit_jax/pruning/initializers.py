@@ -17,13 +17,6 @@ __all__ = ['givens', 'normal', 'uniform']
 _SCALES = ('none', 'fan_in')
 
 
-def _check_gain(gain: float) -> float:
-  gain = float(gain)
-  if not 0 < gain < math.inf:
-    raise ValueError(f'gain {gain} must be a positive, finite float')
-  return gain
-
-
 def _independent(
     name: str, draw: Callable[..., jax.Array], like: Any, scale: str,
     gain: float,
@@ -32,7 +25,7 @@ def _independent(
   methods.check_like(like)
   if scale not in _SCALES:
     raise ValueError(f'scale {scale!r} is unknown; use {" or ".join(_SCALES)}')
-  gain = _check_gain(gain)
+  gain = base.positive('gain', gain)
 
   def sample(key: base.Key, shape: tuple[int, ...], dtype: Any) -> jax.Array:
     mask = methods.mask_of(like, key, shape)
@@ -215,7 +208,7 @@ def givens(*, density: float, gain: float = 1.0) -> base.LeafInit:
   if not (isinstance(density, numbers.Real) and 0 < density <= 1):
     raise ValueError(
         f'density={density!r} must be a number above 0 and at most 1 (dense)')
-  gain = _check_gain(gain)
+  gain = base.positive('gain', gain)
 
   def plan(shape: tuple[int, ...]) -> tuple[int, int, int]:
     if len(shape) < 2:

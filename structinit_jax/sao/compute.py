@@ -24,6 +24,7 @@ from jax import lax
 import jax.numpy as jnp
 import numpy as np
 
+from structinit_jax import base
 from structinit_jax import windows
 from structinit_jax.sao import topologies
 from structinit_jax.sao import weighing
@@ -432,6 +433,7 @@ def space_to_depth(x: jax.Array, size: int) -> jax.Array:
 
   Raises:
     ValueError: if it does not; the message names the nearest image that works.
+      For another size or other axes.
 
   Example:
     >>> import jax.numpy as jnp, structinit_jax as si
@@ -441,6 +443,11 @@ def space_to_depth(x: jax.Array, size: int) -> jax.Array:
 
   Source: Esguerra (2023), section 3.4.4.2.
   """
+  size = base.integer('size', size, 1)
+  if x.ndim < 3:
+    raise ValueError(
+        f'x of shape {x.shape} is no image (..., height, width, channels), at '
+        'least 3 axes')
   *batch, height, width, channels = x.shape
   if height % size or width % size:
     near = tuple(max(1, round(n / size)) * size for n in (height, width))
@@ -449,4 +456,5 @@ def space_to_depth(x: jax.Array, size: int) -> jax.Array:
         f'nearest that works is {near[0]}x{near[1]}')
   x = x.reshape(*batch, height // size, size, width // size, size, channels)
   x = jnp.moveaxis(x, -4, -3)
-  return x.reshape(*batch, height // size, width // size, -1)
+  return x.reshape(
+      *batch, height // size, width // size, size * size * channels)

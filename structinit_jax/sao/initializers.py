@@ -35,13 +35,6 @@ def _matrix_shape(
   return sizes[0], sizes[1]
 
 
-def _check_gain(gain: float) -> float:
-  gain = float(gain)
-  if not 0 < gain < math.inf:
-    raise ValueError(f'gain {gain} must be a positive, finite float')
-  return gain
-
-
 def _build(
     name: str, what: str, axes: Callable[[int], bool],
     make: Callable[..., weights.Values], *, degree: int | None,
@@ -52,14 +45,16 @@ def _build(
   if topology is None:
     topologies.check_request(degree, density, kind)
     topologies.check_range(degree, density)
-  elif (degree, density, kind) != (None, None, 'debruijn'):
-    raise ValueError(
-        'topology stands instead of degree, density and kind; give it alone')
+  else:
+    topologies.check_topology(topology)
+    if (degree, density, kind) != (None, None, 'debruijn'):
+      raise ValueError(
+          'topology stands instead of degree, density and kind; give it alone')
   if looks_linear not in _MIRRORED:
     raise ValueError(
         f'looks_linear {looks_linear!r} is unknown; use '
         f'{", ".join(_MIRRORED)}')
-  gain = _check_gain(gain)
+  gain = base.positive('gain', gain)
 
   def plan(
       key: base.Key, shape: tuple[int, ...]
@@ -331,10 +326,11 @@ def blocks(
     raise ValueError(
         f'kernel {kernel!r} is unknown; use {", ".join(_SAMPLERS)}')
   weights.check_frequencies(frequencies)
-  gain = _check_gain(gain)
+  gain = base.positive('gain', gain)
   options: dict[str, Any] = {'gain': gain, 'tied': tied}
   if kernel == 'eco':
     options['frequencies'] = frequencies
+  spatial = base.integer('spatial', spatial, 1)
   ndim = 3 + (0 if kernel == 'dense' else spatial)
   shown = ''.join(f', {name}={value!r}' for name, value in {
       **options, 'looks_linear': looks_linear}.items())

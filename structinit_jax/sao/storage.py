@@ -43,10 +43,21 @@ Layer = tuple[topologies.Topology, Sequence[Any]]
 
 
 def _check_layer(
-    name: str, topology: topologies.Topology, values: Sequence[Any]
-) -> tuple[np.dtype, tuple[int, ...], list[np.ndarray]]:
-  """Returns the dtype, the taps and the arrays of a layer's values."""
-  arrays = [np.asarray(x) for x in values]
+    name: str, layer: Layer
+) -> tuple[topologies.Topology, np.dtype, tuple[int, ...], list[np.ndarray]]:
+  """Returns the topology, and the dtype, taps and arrays of the values."""
+  if not isinstance(name, str):
+    raise ValueError(
+        f'layer {name!r}: a name must be a str, such as {str(name)!r}')
+  try:
+    topology, values = layer
+    topologies.check_topology(topology)
+    arrays = [np.asarray(x) for x in values]
+  except (TypeError, ValueError) as error:
+    raise ValueError(
+        f'layer {name!r} must be a pair (topology, values), a Topology and a '
+        f'sequence of arrays: {error}') from error
+  arrays = [x.astype(x.dtype.newbyteorder('<'), copy=False) for x in arrays]
   shapes = [x.shape for x in arrays]
   if [shape[-3:] for shape in shapes] != list(topology.groups) or len(
       {(x.dtype, x.shape[:-3]) for x in arrays}) != 1:
@@ -58,15 +69,19 @@ def _check_layer(
     base.compute_dtype(arrays[0].dtype)
   except ValueError as error:
     raise ValueError(f'layer {name!r}: {error}') from error
-  return arrays[0].dtype, shapes[0][:-3], arrays
+  topologies.check_drawn(topology)
+  return topology, arrays[0].dtype, shapes[0][:-3], arrays
 
 
 def _encode(layers: Mapping[str, Layer]) -> bytes:
   places: dict[topologies.Topology, int] = {}
   entries, payload = [], []
-  for name, (topology, values) in layers.items():
-    dtype, spatial, arrays = _check_layer(name, topology, values)
-    topologies.check_drawn(topology)
+  if not isinstance(layers, Mapping):
+    raise ValueError(
+        f'layers of type {type(layers).__name__} must be a dict of pairs '
+        '(topology, values)')
+  for name, layer in layers.items():
+    topology, dtype, spatial, arrays = _check_layer(name, layer)
     place = places.setdefault(topology, len(places))
     entries.append([name, place, dtype.name, list(spatial)])
     payload.extend(x.tobytes() for x in arrays)
@@ -89,11 +104,13 @@ def save(
 
   Args:
     path: where to; a file that is there is replaced.
-    layers: by name, `(topology, values)`, values as of `orthogonal_values`, in
-      any real floating-point dtype, or stacked along leading axes.
+    layers: by name, a str, `(topology, values)`, values as of
+      `orthogonal_values`, in any real floating-point dtype, or stacked along
+      leading axes. Of either byte order; little-endian ones come back.
 
   Raises:
-    ValueError: for values that are not those of the topology.
+    ValueError: for values that are not those of the topology, or what is no
+      such dictionary.
     OSError: if the file cannot be written.
 
   Example:
@@ -198,8 +215,6 @@ def _parse(
   found = []
   for n, m, blocks, kind, units in header['topologies']:
     order = take(np.int32, (units,))
-    if (np.sort(order) != np.arange(units)).any():
-      raise ValueError(f'the order of topology {len(found)} is no permutation')
     topology = topologies.Topology((n, m), blocks, kind, order.tobytes())
     topologies.check_drawn(topology)
     found.append(topology)

@@ -67,6 +67,7 @@ class Topology:
   def __post_init__(self) -> None:
     object.__setattr__(self, 'shape', _check_shape(self.shape))
     _check_kind(self.kind)
+    object.__setattr__(self, 'blocks', base.integer('blocks', self.blocks))
     n, m = self.shape
     if not 1 <= self.blocks <= min(n, m):
       raise ValueError(
@@ -77,11 +78,17 @@ class Topology:
       raise ValueError(
           f'kernel of shape {self.shape}: {self.blocks} has to be a product of '
           '7s and 13s that divides both sizes')
-    if self.order and (
-        self.kind not in _PERMUTED or len(self.order) != 4 * self._permuted):
+    if not isinstance(self.order, bytes) or (self.order and (
+        self.kind not in _PERMUTED or len(self.order) != 4 * self._permuted)):
       raise ValueError(
           f'kernel of shape {self.shape}: the order is not that of '
           f'kind={self.kind!r}; `topology` draws it')
+    if self.order and not np.array_equal(
+        np.sort(np.frombuffer(self.order, np.int32)),
+        np.arange(self._permuted)):
+      raise ValueError(
+          f'kernel of shape {self.shape}: the order is no permutation of '
+          f'{self._permuted} units, as int32; `topology` draws it')
 
   @property
   def transposed(self) -> bool:
@@ -193,17 +200,34 @@ def check_drawn(topology: Topology) -> None:
         f'{topology} has no permutation; make it by `topology(key, ...)`')
 
 
-def _check_shape(shape: base.Shape) -> tuple[int, int]:
-  if len(shape) != 2 or any(int(size) != size or size < 1 for size in shape):
+def check_topology(topology: Any, name: str = 'topology') -> None:
+  """Raises ValueError for what is no Topology."""
+  if not isinstance(topology, Topology):
     raise ValueError(
-        f'a topology is that of a kernel (in, out), two sizes of at least 1; '
-        f'got shape {tuple(shape)}')
-  return int(shape[0]), int(shape[1])
+        f'{name}={topology!r} is no Topology; make one by '
+        '`sao.topology(key, shape, degree=...)`')
+
+
+def _check_shape(shape: base.Shape) -> tuple[int, int]:
+  try:
+    n, m = (base.integer('size', size, 1) for size in shape)
+  except (TypeError, ValueError):
+    raise ValueError(
+        'a topology is that of a kernel (in, out), two sizes of at least 1; '
+        f'got shape {shape!r}') from None
+  return n, m
 
 
 def _check_kind(kind: str) -> None:
   if kind not in _KINDS:
     raise ValueError(f'kind {kind!r} is unknown; use {", ".join(_KINDS)}')
+
+
+def _is_finite(value: Any) -> bool:
+  try:
+    return isinstance(value, numbers.Real) and math.isfinite(value)
+  except OverflowError:  # of an int that is no float
+    return False
 
 
 def check_request(
@@ -214,8 +238,7 @@ def check_request(
     raise ValueError(
         f'degree={degree} and density={density}: give one of the two')
   for name, value in (('degree', degree), ('density', density)):
-    if value is not None and not (
-        isinstance(value, numbers.Real) and math.isfinite(value)):
+    if value is not None and not _is_finite(value):
       raise ValueError(f'{name}={value!r} must be a finite number')
 
 
@@ -402,7 +425,7 @@ def topology(
   Raises:
     ValueError: for an unknown kind, a degree or density that the shape does
       not have (the message names the nearest), a `previous` that does not fit,
-      or a traced key where a permutation is drawn.
+      or, where a permutation is drawn, a key that is traced or none.
 
   Example:
     >>> import jax, structinit_jax as si
@@ -419,6 +442,7 @@ def topology(
   """
   found = plan(shape, degree, density, kind)
   if previous is not None:
+    check_topology(previous, 'previous')
     if kind != 'random' or previous.kind == 'weighing':
       raise ValueError(
           "previous is for kind='random' after a layer of disjoint blocks, not "
@@ -430,6 +454,7 @@ def topology(
     raise ValueError(
         f'kind={kind!r} draws a static permutation from the key, which cannot '
         'be traced: call `topology` outside of jit and vmap')
+  base.check_key(key)
   first = drawn(found, draw(key, found))
   if previous is None:
     return first

@@ -17,6 +17,7 @@ import numpy as np
 
 from structinit_jax import base
 from structinit_jax import linalg
+from structinit_jax import windows
 from structinit_jax.sao import topologies
 from structinit_jax.sao import weighing
 
@@ -131,6 +132,7 @@ def _finish(values: Values, dtype: Any) -> Values:
 
 def _undrawn(topology: topologies.Topology) -> topologies.Topology:
   """Returns what blocks depend on, so that permutations compile once."""
+  topologies.check_topology(topology)
   return topologies.Topology(
       topology.shape, topology.blocks,
       'weighing' if topology.kind == 'weighing' else 'debruijn')
@@ -159,7 +161,8 @@ def orthogonal_values(
     A tuple of arrays (count, d, c), one for every run of `topology.groups`.
 
   Raises:
-    ValueError: for a dtype that is not a real floating-point dtype.
+    ValueError: for a dtype that is not a real floating-point dtype, or what is
+      no key, no Topology or no positive gain.
 
   Example:
     >>> import jax, structinit_jax as si
@@ -173,10 +176,11 @@ def orthogonal_values(
 
   Source: Esguerra (2023), Algorithm 2, whose blocks are not Haar distributed.
   """
+  base.check_key(key)
   dtype, compute = base.dtypes(dtype)
   return _finish(_orthogonal(
-      key, topology=_undrawn(topology), gain=float(gain), tied=tied,
-      dtype=compute), dtype)
+      key, topology=_undrawn(topology), gain=base.positive('gain', gain),
+      tied=tied, dtype=compute), dtype)
 
 
 def delta_values(
@@ -203,7 +207,7 @@ def delta_values(
     `topology.groups`.
 
   Raises:
-    ValueError: as by `orthogonal_values`.
+    ValueError: for other sizes; as by `orthogonal_values`.
 
   Example:
     >>> import jax, structinit_jax as si
@@ -215,7 +219,7 @@ def delta_values(
   Source: Esguerra (2023), section 3.4.4.1; Xiao et al., Dynamical isometry and
     a mean field theory of CNNs, ICML 2018, algorithm 1.
   """
-  spatial = tuple(spatial)
+  spatial = windows.kernel_sizes('spatial', spatial)
   centre = tuple((k - 1) // 2 for k in spatial)
   values = orthogonal_values(key, topology, gain=gain, tied=tied, dtype=dtype)
   return tuple(jnp.zeros((*spatial, *x.shape), x.dtype).at[centre].set(x)
@@ -309,7 +313,7 @@ def eco_values(
     `topology.groups`.
 
   Raises:
-    ValueError: for unknown frequencies; as by `orthogonal_values`.
+    ValueError: for unknown frequencies; as by `delta_values`.
 
   Example:
     >>> import jax, structinit_jax as si
@@ -324,11 +328,13 @@ def eco_values(
     convolutions in an explicit manner, ICLR 2022.
   """
   check_frequencies(frequencies)
+  base.check_key(key)
   dtype, compute = base.dtypes(dtype)
   return _finish(_eco(
-      key, topology=_undrawn(topology), spatial=tuple(spatial),
-      frequencies=frequencies, gain=float(gain), tied=tied, dtype=compute),
-      dtype)
+      key, topology=_undrawn(topology),
+      spatial=windows.kernel_sizes('spatial', spatial),
+      frequencies=frequencies, gain=base.positive('gain', gain), tied=tied,
+      dtype=compute), dtype)
 
 
 def _places(

@@ -31,6 +31,12 @@ def test_maxmin_of_an_odd_number_is_refused():
     layers.maxmin(jnp.zeros((2, 5)), 1)
 
 
+@pytest.mark.parametrize('shape, axis', [((), -1), ((4,), 1), ((4,), -2)])
+def test_maxmin_of_an_axis_that_is_none_is_refused(shape, axis):
+  with pytest.raises(ValueError, match=f'has no axis {axis}'):
+    layers.maxmin(jnp.zeros(shape), axis)
+
+
 @pytest.mark.parametrize('axis', [-1, 0, 1])
 def test_crelu_loses_nothing(axis):
   y = np.asarray(layers.crelu(jnp.asarray(X), axis))

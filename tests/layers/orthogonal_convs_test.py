@@ -159,3 +159,22 @@ def test_requests_that_are_refused():
         (7, 7), 7, 'weighing')).init(KEY, jnp.zeros((1, 2, 2, 7)))
   with pytest.raises(ValueError, match=r'nearest that works is \(3, 5\)'):
     layers.SOCConv(4, (2, 5)).init(KEY, x)
+
+
+@pytest.mark.parametrize('layer', [layers.ECOConv, layers.SOCConv])
+@pytest.mark.parametrize('options, message', [
+    *[({'kernel_size': wrong}, 'kernel_size=.* 2 positive ints, .* such as')
+      for wrong in (3, (3,), (3, 3, 3), (0, 3), (-1, 3), (1.5, 3), None, '33')],
+    *[({'stride': wrong}, 'stride=.* must be') for wrong in (0, -1, 1.)],
+    ({'features': None}, 'features=None must be an integer')])
+def test_other_sizes_are_refused(layer, options, message):
+  layer = layer(**{'features': 4, 'kernel_size': (3, 3), **options})
+  with pytest.raises(ValueError, match=message):
+    layer.init(KEY, jnp.zeros((1, 6, 6, 4)))
+
+
+@pytest.mark.parametrize('layer', [layers.ECOConv, layers.SOCConv])
+@pytest.mark.parametrize('shape', [(), (4,), (6, 4)])
+def test_images_of_other_axes_are_refused(layer, shape):
+  with pytest.raises(ValueError, match=r'no image .* at least 3 axes'):
+    layer(4, (3, 3)).init(KEY, jnp.zeros(shape))

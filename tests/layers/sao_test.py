@@ -155,6 +155,57 @@ def test_stack_is_the_composition_of_its_layers(options):
   jax.tree.map(np.testing.assert_array_equal, params, stack.from_dense(dense))
 
 
+@pytest.mark.parametrize('looks_linear', [False, True])
+@pytest.mark.parametrize('layer, shape', [
+    (layers.SAODense(6, degree=2), (3, 6)),
+    (layers.SAOConv(6, (3, 2), degree=2), (4, 5, 6)),
+    (layers.SAOStack(2, 6, 2), (3, 6))])
+def test_layers_stacked_by_vmap(layer, shape, looks_linear):
+  layer = layer.clone(looks_linear=looks_linear, values_init=normal)
+  if looks_linear:
+    shape = (*shape[:-1], 12)
+    if isinstance(layer, layers.SAOStack):
+      layer = layer.clone(activation=layers.crelu)
+  x = jnp.zeros(shape)
+  one = [layer.init(key, x)['params'] for key in jax.random.split(KEY, 5)]
+  stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *one)
+  dense = layer.to_dense(stacked)
+  jax.tree.map(
+      np.testing.assert_array_equal, dense, jax.tree.map(
+          lambda *leaves: jnp.stack(leaves), *map(layer.to_dense, one)))
+  jax.tree.map(
+      np.testing.assert_array_equal, layer.from_dense(dense), stacked)
+
+
+@pytest.mark.parametrize('layer, axes', [
+    (layers.SAODense(8, degree=4), 'in, out'),
+    (layers.SAODense(8, degree=4, looks_linear=True), 'in, out'),
+    (layers.SAOConv(8, (3, 2), degree=4), '3, 2, in, out'),
+    (layers.SAOStack(3, 8, degree=4), 'in, out')])
+def test_parameters_that_are_not_converted(layer, axes):
+  for params in ({}, {'params': {'kernel': jnp.zeros((8, 8))}}, None,
+                 [jnp.zeros((8, 8))]):
+    for convert, name in [(layer.to_dense, 'values'),
+                          (layer.from_dense, 'kernel')]:
+      with pytest.raises(ValueError, match=f"have no '{name}'; give those"):
+        convert(params)
+  for kernel in (jnp.zeros(8), jnp.zeros(()), None):
+    with pytest.raises(ValueError, match=rf'\(\*batch, {axes}\)'):
+      layer.from_dense({'kernel': kernel})
+  for values in ((), (jnp.zeros((8, 8)),), (None,), None, jnp.zeros((8, 8))):
+    with pytest.raises(ValueError, match=r'values of shapes .*count, d, c\)'):
+      layer.to_dense({'values': values})
+
+
+def test_kernels_and_values_of_another_layer():
+  conv = layers.SAOConv(8, (3, 2), degree=4)
+  with pytest.raises(ValueError, match=r'\(\*batch, 3, 2, in, out\)'):
+    conv.from_dense({'kernel': jnp.zeros((3, 3, 8, 8))})
+  linear = layers.SAODense(8, degree=4, looks_linear=True)
+  with pytest.raises(ValueError, match=r'\(\*batch, 2, count, d, c\)'):
+    linear.to_dense({'values': (jnp.zeros((3, 2, 4, 4)),)})
+
+
 def test_a_deep_looks_linear_stack_starts_as_a_linear_isometry():
   stack = layers.SAOStack(500, 32, 4, layers.crelu, looks_linear=True)
   h = jax.random.normal(KEY, (32,))
@@ -275,6 +326,30 @@ def test_requests_that_are_refused():
     options = {'depth': 2, 'features': 8, 'degree': 4, name: wrong}
     with pytest.raises(ValueError, match=name):
       init(layers.SAOStack(**options), 2, 8)
+
+
+@pytest.mark.parametrize('layer, shape, message', [
+    *[(layers.SAOConv(8, wrong, degree=2), (2, 6, 6, 8),
+       'kernel_size=.* positive ints, .* such as')
+      for wrong in (3, (0, 3), (-1, 3), (1.5, 3), None, '33', ())],
+    (layers.SAODense(8, topology='debruijn'), (2, 8), "'debruijn' is no Topol"),
+    (layers.SAOStack(2, 8, topology='debruijn'), (2, 8), 'is no Topology'),
+    (layers.SAODense(None, degree=2), (2, 8), 'features=None must be an integ'),
+    (layers.SAODense(4., degree=2), (2, 8), 'features=4.0 must be an integer'),
+    (layers.SAOConv(4., (3, 3), degree=2), (2, 6, 6, 8), 'features=4.0 must'),
+    (layers.SAODense(8, degree=2), (), r'x of shape \(\) .*at least 1 axis'),
+    (layers.SAOConv(8, (3,), degree=2), (), r'x of shape \(\) .*at least 1')])
+def test_layers_that_are_refused(layer, shape, message):
+  with pytest.raises(ValueError, match=message):
+    jax.eval_shape(layer.init, KEY, jnp.zeros(shape))
+
+
+def test_a_topology_that_is_none_converts_nothing():
+  layer = layers.SAODense(8, topology='debruijn')
+  with pytest.raises(ValueError, match="topology='debruijn' is no Topology"):
+    layer.to_dense({'values': (jnp.zeros((2, 4, 4)),)})
+  with pytest.raises(ValueError, match="topology='debruijn' is no Topology"):
+    layer.from_dense({'kernel': jnp.zeros((8, 8))})
 
 
 def test_the_library_does_not_need_flax():

@@ -386,3 +386,20 @@ def test_space_to_depth_is_a_stride_that_loses_nothing():
       atol=1e-12)
   with pytest.raises(ValueError, match='nearest that works is 6x3'):
     compute.space_to_depth(jnp.zeros((1, 6, 4, 5)), 3)
+
+
+def test_squares_of_no_pixels():
+  for shape, want in [((0, 4, 4, 3), (0, 2, 2, 12)), ((0, 4, 3), (0, 2, 12))]:
+    assert compute.space_to_depth(jnp.zeros(shape), np.int64(2)).shape == want
+
+
+@pytest.mark.parametrize('shape, size, message', [
+    ((4, 4, 1), 0, 'size=0 must be at least 1'),
+    ((4, 4, 1), -1, 'size=-1 must be at least 1'),
+    ((4, 4, 1), (2, 2), r'size=\(2, 2\) must be an integer'),
+    ((4, 4, 1), 1.5, 'size=1.5 must be an integer'),
+    ((4, 4), 2, r'x of shape \(4, 4\) .*at least 3 axes'),
+    ((), 2, r'x of shape \(\) .*at least 3 axes')])
+def test_squares_that_are_refused(shape, size, message):
+  with pytest.raises(ValueError, match=message):
+    compute.space_to_depth(jnp.zeros(shape), size)

@@ -250,6 +250,8 @@ def test_other_axis_orders():
     ({'degree': 2, 'kind': 'x'}, "kind 'x' is unknown"),
     ({'degree': 2, 'gain': 0.}, 'positive, finite float'),
     ({'degree': 2, 'gain': math.inf}, 'positive, finite float'),
+    ({'degree': 2, 'gain': None}, 'gain=None must be a positive, finite'),
+    ({'topology': 'x'}, "topology='x' is no Topology"),
     ({'degree': 2, 'looks_linear': 'up'}, 'use none, in, out, both'),
     ({'degree': 2, 'topology': sao.Topology((8, 8), 2)}, 'give it alone')])
 def test_options_that_are_refused_at_once(name, options, message):
@@ -320,7 +322,10 @@ def test_blocks_of_other_shapes_are_refused(options, shape, message):
 
 @pytest.mark.parametrize('options, message', [
     ({'kernel': 'conv'}, 'dense, delta, eco'), ({'gain': 0.0}, 'positive'),
-    ({'frequencies': 'all'}, 'real or complex')])
+    ({'frequencies': 'all'}, 'real or complex'),
+    ({'spatial': 0}, 'spatial=0 must be at least 1'),
+    ({'spatial': (3, 3)}, 'must be an integer'),
+    ({'spatial': None}, 'spatial=None must be an integer')])
 def test_unknown_blocks_are_refused(options, message):
   with pytest.raises(ValueError, match=message):
     sao.blocks(**options)

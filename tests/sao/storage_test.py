@@ -232,6 +232,33 @@ def test_what_is_not_saved(values, message, file):
   assert not list(file.parent.iterdir())
 
 
+@pytest.mark.parametrize('dtype', ['f2', 'f4', 'f8'])
+def test_big_endian_values_come_back_as_little_endian_ones(dtype, file):
+  layer = Topology((5, 5), 2)
+  values = random_values(layer, dtype)
+  big = tuple(x.astype(x.dtype.newbyteorder('>')) for x in values)
+  storage.save(file, {'w': (layer, (big[0], values[1]))})
+  equal({'w': (layer, values)}, storage.load(file))
+
+
+VALUES = [np.ones((2, 2, 2))]
+
+
+@pytest.mark.parametrize('layers, message', [
+    ({('a', 'b'): (Topology((4, 4), 2), VALUES)}, 'a name must be a str'),
+    ({b'w': (Topology((4, 4), 2), VALUES)}, "layer b'w': a name must be a str"),
+    ({'w': None}, r"layer 'w' must be a pair \(topology, values\)"),
+    ({'w': VALUES}, "layer 'w' must be a pair"),
+    ({'w': (Topology((4, 4), 2), None)}, "layer 'w' must be a pair"),
+    ({'w': ('debruijn', VALUES)}, "topology='debruijn' is no Topology"),
+    ({'w': (Topology((4, 4), 2), VALUES, 1)}, "layer 'w' must be a pair"),
+    (None, 'type NoneType must be a dict'), ([VALUES], 'type list must be')])
+def test_what_is_no_dictionary_of_layers_is_not_saved(layers, message, file):
+  with pytest.raises(ValueError, match=message):
+    storage.save(file, layers)
+  assert not list(file.parent.iterdir())
+
+
 def test_values_of_two_kinds_are_not_saved(file):
   layer = Topology((5, 5), 2)
   one, two = random_values(layer, 'float32')

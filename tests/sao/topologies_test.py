@@ -508,6 +508,9 @@ def test_ten_thousand_random_requests():
     ({'degree': 2, 'previous': Topology((8, 8), 2)}, "for kind='random'"),
     ({'degree': 2, 'kind': 'random', 'previous': Topology((8, 4), 2)},
      'must be equal'),
+    ({'degree': 2, 'kind': 'random', 'previous': 'x'}, "previous='x' is no To"),
+    ({'degree': 10**400}, 'must be a finite number'),
+    ({'density': 10**400}, 'must be a finite number'),
 ])
 def test_requests_that_are_refused(request_, message):
   with pytest.raises(ValueError, match=message):
@@ -520,10 +523,40 @@ def test_requests_that_are_refused(request_, message):
     (((8, 8, 8), 2), 'two sizes'), (((0, 8), 1), 'at least 1'),
     (((7, 14), 2, 'weighing'), 'product of 7s and 13s'),
     (((8, 8), 2, 'debruijn', b'1234'), "not that of kind='debruijn'"),
-    (((8, 8), 2, 'random', b'1234'), "not that of kind='random'")])
+    (((8, 8), 2, 'random', b'1234'), "not that of kind='random'"),
+    (((8, 8), 2, 'random', '1234' * 8), "not that of kind='random'"),
+    (((8, 8), 2, 'random', bytes(32)), 'no permutation of 8 units'),
+    (((4, 8), 2, 'thesis', np.arange(1, 9, dtype=np.int32).tobytes()),
+     'no permutation of 8 units'),
+    (((8, 8), 2.5), 'blocks=2.5 must be an integer'),
+    (((8, 8), 2.), 'blocks=2.0 must be an integer'),
+    (((8, 8), None), 'blocks=None must be an integer')])
 def test_topologies_that_are_none(arguments, message):
   with pytest.raises(ValueError, match=message):
     Topology(*arguments)
+
+
+def test_integers_of_any_type():
+  found = Topology((np.int8(8), np.uint16(6)), np.int64(2))
+  want = Topology((8, 6), 2)
+  assert (found, hash(found)) == (want, hash(want))
+  assert {type(x) for x in (*found.shape, found.blocks)} == {int}
+
+
+@pytest.mark.parametrize('shape', [
+    8, None, (8, None), (8, math.inf), (8, 'x'), '88', (8, 8.), (8,), (-8, 8)])
+def test_shapes_that_are_none(shape):
+  for make in (lambda: Topology(shape, 1),
+               lambda: topologies.topology(KEY, shape, degree=2)):
+    with pytest.raises(ValueError, match='two sizes of at least 1; got shape'):
+      make()
+
+
+@pytest.mark.parametrize('key', [None, 0, 'x'])
+def test_keys_that_are_none(key):
+  for kind in ('random', 'thesis'):
+    with pytest.raises(ValueError, match='is no JAX PRNG key'):
+      topologies.topology(key, (8, 8), degree=2, kind=kind)
 
 
 def test_chains_that_are_none(make):

@@ -211,6 +211,36 @@ def test_values_of_other_shapes_are_refused(make):
     weights.orthogonal_values(KEY, topology, dtype=jnp.int32)
 
 
+SAMPLERS = [
+    weights.orthogonal_values,
+    lambda *args, **options: weights.delta_values(*args, (3,), **options),
+    lambda *args, **options: weights.eco_values(*args, (3,), **options)]
+
+
+@pytest.mark.parametrize('sampler', SAMPLERS)
+@pytest.mark.parametrize('key, topology, gain, message', [
+    (None, (8, 2), 1., 'key=None is no JAX PRNG key'),
+    (0, (8, 2), 1., 'key=0 is no'), ('x', (8, 2), 1., "key='x' is no"),
+    (KEY, 'x', 1., "topology='x' is no Topology"),
+    *[(KEY, (8, 2), gain, f'gain={gain} must be a positive, finite float')
+      for gain in (math.nan, math.inf, 0, -1, None, 10**400)]])
+def test_values_that_are_not_drawn(sampler, key, topology, gain, message, make):
+  if isinstance(topology, tuple):
+    topology = make((8, 8), 2)
+  with pytest.raises(ValueError, match=message):
+    sampler(key, topology, gain=gain)
+
+
+@pytest.mark.parametrize('spatial, near', [
+    (3, '(3, 3)'), (None, '(3, 3)'), ('33', '(3, 3)'), ((1.5, 3), '(3, 3)'),
+    ((), '(3, 3)'), ((-1, 3), '(1, 3)'), ((0, 3), '(1, 3)')])
+def test_kernel_sizes_that_are_refused(spatial, near, make):
+  for sampler in (weights.delta_values, weights.eco_values):
+    with pytest.raises(ValueError, match='spatial=') as error:
+      sampler(KEY, make((8, 8), 2), spatial)
+    assert str(error.value).endswith(f'such as {near}')
+
+
 def test_low_precision_is_the_rounded_float32(make):
   topology = make((11, 7), 3)
   single = weights.orthogonal_values(KEY, topology)
