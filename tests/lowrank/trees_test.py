@@ -251,9 +251,9 @@ def test_kernels_that_a_program_holds_are_compressed():
   made = jax.jit(
       lambda: lowrank.compress({'kernel': kernel}, rank_scale=0.3))()
   assert made['u'].shape == (12, 3)
+  broken = kernel.at[0, 0].set(jnp.nan)
   with pytest.raises(ValueError, match=r"leaf 'kernel' .* NaN"):
-    jax.jit(lambda: lowrank.compress(
-        {'kernel': kernel.at[0, 0].set(jnp.nan)}, rank=1))()
+    jax.jit(lambda: lowrank.compress({'kernel': broken}, rank=1))()
 
 
 def test_compression():
