@@ -25,8 +25,9 @@ from experiments import summary
 import structinit_jax as si
 
 __all__ = [
-    'distance_matrices', 'kernel_distributions', 'kernel_pictures',
-    'learning_curves', 'main', 'packing_pictures', 'strip_plot',
+    'distance_matrices', 'excess_plot', 'kernel_distributions',
+    'kernel_pictures', 'learning_curves', 'main', 'packing_pictures',
+    'strip_plot',
 ]
 
 Groups = dict[str, list[Mapping[str, Any]]]
@@ -199,6 +200,36 @@ def strip_plot(groups: Groups) -> bytes:
       axis.set_yticks(range(len(groups)), list(map(_plain, groups)))
       axis.grid(alpha=0.3, axis='x')
     axes[0].invert_yaxis()
+  return image[0]
+
+
+def excess_plot(rows: Sequence[Mapping[str, Any]]) -> bytes:
+  """Draws accuracy against the excess of the objective, a dot a row.
+
+  Args:
+    rows: as of `lowrank_figures.rows`.
+
+  Returns:
+    A PNG: accuracy after the first and the last epoch. An excess of 0 is drawn
+    at the left end of the logarithmic axis.
+  """
+  names = [name for name in rows[0] if name.endswith('epoch %')
+           or name == 'final %']
+  floor = min((row['excess %'] for row in rows if row['excess %'] > 1e-3),
+              default=1.) / 2
+  with _figure(12, 4.5) as (figure, image):
+    axes = figure.subplots(1, len(names))
+    for axis, name in zip(axes, names, strict=True):
+      for i, row in enumerate(rows):
+        axis.plot(max(row['excess %'], floor), row[name], 'os^Dv'[i % 5],
+                  color=_COLORS[i // 5 % len(_COLORS)], markersize=7,
+                  label=_plain(row['initializer']))
+      axis.set_xscale('log')
+      axis.set_xlabel('excess of the objective (%)')
+      axis.set_ylabel(f'test accuracy, {name.removesuffix(" %")} (%)')
+      axis.grid(alpha=0.3)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc='outside right',
+                  fontsize=8)
   return image[0]
 
 

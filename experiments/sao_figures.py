@@ -53,6 +53,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments import tables
 import structinit_jax as si
 
 __all__ = [
@@ -753,20 +754,6 @@ def draw_storage(records: Sequence[Record]) -> Any:
 # ---- Files.
 
 
-def _cell(value: Any) -> str:
-  if value is None:
-    return '-'
-  if isinstance(value, bool):
-    return 'yes' if value else 'no'
-  return f'{value:.4g}' if isinstance(value, float) else str(value)
-
-
-def _markdown(records: Sequence[Record]) -> str:
-  rows = [list(records[0]), ['---'] * len(records[0]),
-          *([_cell(value) for value in r.values()] for r in records)]
-  return ''.join(f'| {" | ".join(row)} |\n' for row in rows)
-
-
 def _parts(
     seeds: int, widths: Sequence[int], depths: Sequence[int]
 ) -> Iterator[tuple[str, list[Record], Any]]:
@@ -815,7 +802,7 @@ def main() -> None:
   for name, records, canvas in _parts(
       arguments.seeds, arguments.widths, arguments.depths):
     (out / f'{name}.json').write_text(json.dumps(records, indent=1) + '\n')
-    (out / f'{name}.md').write_text(_markdown(records))
+    (out / f'{name}.md').write_text(tables.markdown(records))
     if canvas is not None:
       canvas.savefig(out / f'{name}.png', dpi=110)
     print(out / f'{name}.md', flush=True)

@@ -32,7 +32,7 @@ import structinit_jax as si
 
 del _models
 
-__all__ = ['Evaluation', 'State', 'Trainer']
+__all__ = ['Evaluation', 'State', 'Trainer', 'key_of_seed']
 
 # Folded in where an epoch's number may be.
 _AUGMENT_STREAM = np.uint32(2**31)
@@ -40,6 +40,11 @@ _PRUNE_STREAM = np.uint32(2**31 + 1)
 _DTYPES = ('float32', 'bfloat16', 'float16')
 _EVAL_BATCH = 512
 _MEMORY_SHARE = 0.5  # of a device's memory, for one program
+
+
+def key_of_seed(seed: int) -> jax.Array:
+  """Returns the key that `Trainer.init` gives the initializer of a seed."""
+  return jax.random.split(jax.random.key(seed))[0]
 
 
 class State(NamedTuple):

@@ -90,13 +90,14 @@ from structinit_jax.lowrank.plans import factor_shapes
 from structinit_jax.lowrank.ranks import stable_rank
 from structinit_jax.lowrank.trees import compress
 from structinit_jax.lowrank.trees import frobenius_decay
+from structinit_jax.lowrank.trees import layer_objectives
 from structinit_jax.lowrank.trees import lfai
 from structinit_jax.lowrank.trees import low_rank
 from structinit_jax.lowrank.trees import pairs
 
 __all__ = [
     'Approximation', 'Factors', 'approximate', 'compress', 'conv',
-    'factor_shapes', 'factorize', 'frobenius_decay', 'lfai', 'low_rank',
-    'merge', 'narrow_attention', 'objective', 'pairs', 'sampled_objective',
-    'stable_rank', 'svd_gap',
+    'factor_shapes', 'factorize', 'frobenius_decay', 'layer_objectives', 'lfai',
+    'low_rank', 'merge', 'narrow_attention', 'objective', 'pairs',
+    'sampled_objective', 'stable_rank', 'svd_gap',
 ]

@@ -114,19 +114,38 @@ def objective(
 
   Source: Vodrahalli et al. (2022), problem 3.1 and section A, of the ReLU.
   """
-  found = duals.dual(activation)
   kernel, u, v = _check_factors(kernel, u, v)
-  weighted = kernel if covariance is None else linalg.matmul(
-      check_matrix('covariance', covariance), kernel)
   product = linalg.matmul(u, v)
-  other = product if covariance is None else linalg.matmul(
-      check_matrix('covariance', covariance), product)
-  a = _norm(jnp.maximum((kernel * weighted).sum(0), 0))
-  b = _norm(jnp.maximum((product * other).sum(0), 0))
+  if covariance is not None:
+    covariance = check_matrix('covariance', covariance)
+  return expected_error(kernel, product, activation, covariance)
+
+
+def expected_error(
+    w: jax.Array, y: jax.Array, activation: Activation,
+    covariance: jax.Array | None = None,
+) -> jax.Array:
+  """Returns `objective` of a product that is there.
+
+  Args:
+    w: kernel (..., out); all axes but the last are inputs.
+    y: of the same shape.
+    activation: as of `dual`.
+    covariance: of the inputs, for matrices.
+
+  Returns:
+    A scalar.
+  """
+  weighted, other = (
+      (w, y) if covariance is None
+      else (linalg.matmul(covariance, w), linalg.matmul(covariance, y)))
+  inputs = tuple(range(w.ndim - 1))
+  a = _norm(jnp.maximum((w * weighted).sum(inputs), 0))
+  b = _norm(jnp.maximum((y * other).sum(inputs), 0))
   lengths = a * b
-  rho = jnp.where(lengths > 0, (product * weighted).sum(0)
+  rho = jnp.where(lengths > 0, (y * weighted).sum(inputs)
                   / jnp.where(lengths > 0, lengths, 1), 0)
-  return found.error(a, b, jnp.clip(rho, -1, 1)).sum()
+  return duals.dual(activation).error(a, b, jnp.clip(rho, -1, 1)).sum()
 
 
 def sampled_objective(

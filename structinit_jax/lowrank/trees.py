@@ -18,7 +18,11 @@ from structinit_jax.lowrank import objectives
 from structinit_jax.lowrank import plans
 from structinit_jax.lowrank import ranks
 
-__all__ = ['compress', 'frobenius_decay', 'lfai', 'low_rank', 'pairs']
+__all__ = [
+    'compress', 'frobenius_decay', 'layer_objectives', 'lfai', 'low_rank',
+    'pairs',
+]
+
 
 def pairs(params: protocols.PyTree) -> dict[str, forms.Form]:
   """Finds the pairs of factors of a tree: sibling leaves `u` and `v`.
@@ -52,6 +56,60 @@ def pairs(params: protocols.PyTree) -> dict[str, forms.Form]:
         found[parent] = forms.form(shapes[name], shapes[other])
       except ValueError as error:
         raise ValueError(f'leaves {name!r} and {other!r}: {error}') from error
+  return found
+
+
+def layer_objectives(
+    kernels: Mapping[str, jax.Array], params: protocols.PyTree, *,
+    activation: objectives.Activation = 'relu',
+) -> dict[str, jax.Array]:
+  r"""Returns `objective` of every pair of factors of a tree.
+
+  The columns of a separable convolution that are one output count together, as
+  they do for 'exact'.
+
+  Args:
+    kernels: by the name of what a pair is in, as `aux['kernels']` of `lfai`;
+      pairs without one are left out.
+    params: of the network.
+    activation: that follows the layers, as of `factorize`.
+
+  Returns:
+    Scalars by name.
+
+  Raises:
+    ValueError: for a kernel whose shape is not that of its pair, or of no pair.
+
+  Example:
+    >>> import jax, jax.numpy as jnp, structinit_jax as si
+    >>> shapes = {'u': jax.ShapeDtypeStruct((64, 6), jnp.float32),
+    ...           'v': jax.ShapeDtypeStruct((6, 32), jnp.float32)}
+    >>> init = si.lowrank.lfai(method='exact')
+    >>> params, aux = init.init_with_aux(jax.random.key(0), {'head': shapes})
+    >>> found = si.lowrank.layer_objectives(aux['kernels'], params)
+    >>> round(float(found['head']), 1)
+    7.9
+
+  Source: Vodrahalli et al. (2022), problem 3.1, of every layer.
+  """
+  names, leaves, _ = tree.flatten_with_names(params)
+  values = dict(zip(names, leaves, strict=True))
+  all_forms = pairs(params)
+  if unknown := sorted(kernels.keys() - all_forms.keys()):
+    raise ValueError(f'kernels of {", ".join(unknown)} are of no pair')
+  found = {}
+  for name, kernel in kernels.items():
+    form = all_forms[name]
+    if jnp.shape(kernel) != form.kernel:
+      raise ValueError(
+          f'kernel of {name!r} of shape {jnp.shape(kernel)}: its pair is of a '
+          f'kernel {form.kernel}')
+    product = forms.merge(*(values[plans.join(name, last)] for last in 'uv'))
+    w, y = (form.to_matrices(x.astype(protocols.compute_dtype(x.dtype)))
+            for x in (kernel, product))
+    found[name] = objectives.expected_error(
+        jnp.moveaxis(w, 0, -2).reshape(*w.shape[1:3], -1),
+        jnp.moveaxis(y, 0, -2).reshape(*y.shape[1:3], -1), activation)
   return found
 
 
@@ -122,7 +180,8 @@ def lfai(
     norms: as of `factorize`.
 
   Returns:
-    A StructuredInit; `aux['ranks']` holds the ranks of the pairs.
+    A StructuredInit; `aux['ranks']` holds the ranks of the pairs,
+    `aux['kernels']` the kernels that were drawn.
 
   Raises:
     ValueError: for an unknown option; when called, for leaves that are no
@@ -150,7 +209,7 @@ def lfai(
     dtypes = {name: struct.dtype
               for name, struct in zip(names, structs, strict=True)}
     found = pairs(shapes)
-    ws, keys = {}, {}
+    ws, keys, kernels = {}, {}, {}
     for name, form in found.items():
       inner = protocols.compute_dtype(dtypes[plans.join(name, 'u')])
       try:
@@ -159,7 +218,8 @@ def lfai(
         raise ValueError(f'leaf {plans.join(name, "u")!r}: {error}') from error
       kernel = base(
           tree.leaf_key(key, plans.join(name, 'kernel')), form.drawn, inner)
-      ws[name] = form.to_matrices(kernel.reshape(form.kernel))
+      kernels[name] = kernel.reshape(form.kernel)
+      ws[name] = form.to_matrices(kernels[name])
       keys[name] = jax.random.split(
           tree.leaf_key(key, plans.join(name, 'u')), form.count)
     made = {}
@@ -181,7 +241,8 @@ def lfai(
     tree.check_like(names, leaves, structs)
     return treedef.unflatten(leaves), {
         'masks': treedef.unflatten([True] * len(names)),
-        'ranks': {name: form.rank for name, form in found.items()}}
+        'ranks': {name: form.rank for name, form in found.items()},
+        'kernels': kernels}
 
   return protocols.StructuredInit(
       lambda key, shapes: init_with_aux(key, shapes)[0], init_with_aux)

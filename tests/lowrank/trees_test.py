@@ -246,6 +246,32 @@ def test_trees_that_are_refused():
     lowrank.lfai(method='svd')
 
 
+def test_objectives_of_layers():
+  """Dense ones are `objective`; of separable ones windows are one output."""
+  shapes = {name: SHAPES[name] for name in SHAPES if 'u' in SHAPES[name]}
+  params, aux = lowrank.lfai(method='spectral', rest=si.zeros).init_with_aux(
+      KEY, shapes)
+  found = lowrank.layer_objectives(aux['kernels'], params)
+  assert found.keys() == lowrank.pairs(shapes).keys()
+  for name, pair in lowrank.pairs(shapes).items():
+    u, v, kernel = params[name]['u'], params[name]['v'], aux['kernels'][name]
+    if len(pair.kernel) == 2:
+      np.testing.assert_allclose(
+          found[name], lowrank.objective(kernel, u, v), rtol=1e-5)
+      continue
+    # An output's column is its whole kernel, whatever the form.
+    shape = pair.matrix if u.ndim != v.ndim else (-1, kernel.shape[-1])
+    flat = [x.reshape(shape) for x in (kernel, lowrank.merge(u, v))]
+    eye = jnp.eye(len(flat[0]))
+    np.testing.assert_allclose(
+        found[name], lowrank.objective(flat[0], eye, flat[1]), rtol=1e-5)
+  with pytest.raises(ValueError, match='kernels of x are of no pair'):
+    lowrank.layer_objectives({'x': jnp.ones((2, 2))}, params)
+  name, kernel = next(iter(aux['kernels'].items()))
+  with pytest.raises(ValueError, match=f"kernel of '{name}' of shape"):
+    lowrank.layer_objectives({name: kernel[..., 1:]}, params)
+
+
 def test_kernels_that_a_program_holds_are_compressed():
   kernel = jax.random.normal(KEY, (12, 10))
   made = jax.jit(
