@@ -18,8 +18,8 @@ Ours, final accuracy in percent, weight decay, 3 seeds:
     rank scale           0.05   0.10   0.15   0.20
     baseline            95.09  95.19  95.56  95.74
     spectral            94.81  94.81  94.91  95.46
-    LFAI-Adam           93.80  94.63  94.54  94.63
-    LFAI-WS-Adam        94.44  95.46  94.35  94.81
+    LFAI-Adam           94.35  95.09  95.09  94.91
+    LFAI-WS-Adam        94.07  95.37  95.19  95.37
     exact               94.81  95.00  94.72  95.09
     exact, norms kept   94.91  95.74  95.74  95.00
 
