@@ -23,7 +23,7 @@ import numpy as np
 
 from experiments import registry
 
-__all__ = ['Dataset', 'load']
+__all__ = ['Dataset', 'load', 'of_config']
 
 _CACHE = pathlib.Path('~/.cache/structinit_jax')
 _TFDS = pathlib.Path('~/tensorflow_datasets')
@@ -435,7 +435,7 @@ def _download(name: str, raw: _RawFormat) -> pathlib.Path:
 def load(
     name: str, *, data_dir: str | None = None, tfds_dir: str | None = None,
     download: bool = True, allow_partial: bool = False,
-    exclude_inexact: bool = False,
+    exclude_inexact: bool = False, train_size: int = 0,
 ) -> Dataset:
   """Loads a data set into memory, from the first place that has it.
 
@@ -449,18 +449,39 @@ def load(
     allow_partial: whether an incomplete set will do.
     exclude_inexact: leave out the images that the folder's `inexact.txt`
       lists.
+    train_size: how many training images, the first ones; 0: all.
 
   Returns:
     A Dataset.
 
   Raises:
     ValueError: if the name is unknown, a file is broken or incomplete (the
-      message names the file and what was expected), or the data are nowhere
-      to be had (it names the three ways to get them).
+      message names the file and what was expected), the data are nowhere to be
+      had (it names the three ways to get them), or there are fewer training
+      images than `train_size`.
   """
-  return registry.DATASETS[name](
+  dataset = registry.DATASETS[name](
       data_dir=data_dir, tfds_dir=tfds_dir, download=download,
       allow_partial=allow_partial, exclude_inexact=exclude_inexact)
+  if not train_size:
+    return dataset
+  have = len(dataset.train_images)
+  if not 0 < train_size <= have:
+    raise ValueError(
+        f'train_size {train_size} must lie between 1 and the {have} training '
+        f'images of {name}; 0 takes all')
+  return dataclasses.replace(
+      dataset, train_images=dataset.train_images[:train_size],
+      train_labels=dataset.train_labels[:train_size],
+      source=f'{dataset.source} (first {train_size} training images)')
+
+
+def of_config(config: Any) -> Dataset:
+  """Loads the data set that a config names, see `load`."""
+  return load(
+      config.dataset, data_dir=config.data_dir, tfds_dir=config.tfds_dir,
+      download=config.download, allow_partial=config.allow_partial,
+      exclude_inexact=config.exclude_inexact, train_size=config.train_size)
 
 
 def _digits(shuffled: bool = False, **options: Any) -> Dataset:

@@ -75,10 +75,7 @@ def rows(folder: pathlib.Path, activation: str) -> list[dict[str, Any]]:
   fields = results.read_config(folder)
   records = results.of_config(results.read_records(folder), fields)
   config = ml_collections.ConfigDict(fields)
-  dataset = data.load(
-      config.dataset, data_dir=config.data_dir, tfds_dir=config.tfds_dir,
-      download=config.download, allow_partial=config.allow_partial,
-      exclude_inexact=config.exclude_inexact)
+  dataset = data.of_config(config)
   shapes = train.Trainer(config, dataset).shapes
   recipes = dict(initializers.make(entry) for entry in config.initializers)
   by_seed = {seed: excesses(recipes, shapes, seed, activation)

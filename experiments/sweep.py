@@ -60,10 +60,7 @@ def compare(
     if not least <= config[name] < math.inf:  # false for NaN, too
       raise ValueError(
           f'{name}={config[name]} must be finite and at least {least}')
-  dataset = data.load(
-      config.dataset, data_dir=config.data_dir, tfds_dir=config.tfds_dir,
-      download=config.download, allow_partial=config.allow_partial,
-      exclude_inexact=config.exclude_inexact)
+  dataset = data.of_config(config)
   trainer = train.Trainer(config, dataset)
   for label, _, recipe in entries:
     try:  # an initializer that cannot serve the model is refused now

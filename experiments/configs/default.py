@@ -15,6 +15,7 @@ def get_config() -> ml_collections.ConfigDict:
   config.download = True
   config.allow_partial = False
   config.exclude_inexact = False
+  config.train_size = 0  # the first so many images; 0: all
 
   # Model: a name in registry.MODELS, with options, e.g. 'mlp(widths=(512,))'.
   config.model = 'shallow_cnn'

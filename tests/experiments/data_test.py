@@ -521,6 +521,21 @@ def test_a_broken_list_is_named(small, tmp_path):
   assert str(tmp_path / 'inexact.txt') in message
 
 
+@pytest.mark.parametrize('size', [1, 7, TRAIN])
+def test_the_first_training_images(small, tmp_path, size):
+  train_x, train_y, *test = _put_cifar10(tmp_path)
+  dataset = data.load('cifar10', data_dir=str(tmp_path), train_size=size)
+  _check(dataset, [train_x[:size], train_y[:size], *test])
+  assert f'first {size} training images' in dataset.source
+
+
+@pytest.mark.parametrize('size', [-1, TRAIN + 1])
+def test_more_training_images_than_there_are(small, tmp_path, size):
+  _put_cifar10(tmp_path)
+  message = _message('cifar10', data_dir=str(tmp_path), train_size=size)
+  assert f'{size} must lie between 1 and the {TRAIN}' in message
+
+
 def test_digits_are_all_exact():
   assert 'digits' in _message('digits', exclude_inexact=True)
 
