@@ -20,8 +20,9 @@ programs only, but for `first_seconds`, the first call with nothing compiled.
   the SVD of either left out, and included.
 * resnet50: `lfai` on the 53 convolutions of ResNet-50 at rank scale 0.1,
   separable; `ratio` is the time of 'exact' over that of 'spectral'.
-* vmap: `lfai` by Adam on layers of one shape, all in one tree and one call a
-  layer; `ratio` is the latter's time over the former's.
+* vmap: `lfai` by Adam on layers of one shape: all in one tree, one call a
+  layer, and as a training loop is written, one call of a compiled step for
+  every step of every layer; `ratio` is the time of either over the first's.
 
 `load` is the mean number of processes that wanted a core in the minute before
 the first and the last measurement, ours included.
@@ -30,6 +31,7 @@ the first and the last measurement, ours included.
 import argparse
 from collections.abc import Callable
 from collections.abc import Collection
+from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
 import functools
@@ -41,6 +43,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from experiments.benchmarks import common
 import structinit_jax as si
@@ -221,19 +224,20 @@ def _shapes(
 
 
 def _race(steps: Mapping[str, common.Step], count: int) -> dict[str, Any]:
-  """Times two steps; the ratio is the second one's time over the first's."""
+  """Times steps; ratios are the times of the others over the first one's."""
   first = {}
   for name, step in steps.items():
     jax.clear_caches()
     first[name] = common.seconds(step)
   rounds = common.rounds(steps, count)
-  one, other = steps
+  one, *others = steps
   return {
       'first_seconds': first,
       'seconds': {name: statistics.median(r[name] for r in rounds)
                   for name in steps},
-      'first_ratio': first[other] / first[one],
-      'ratio': statistics.median(r[other] / r[one] for r in rounds)}
+      'first_ratio': {name: first[name] / first[one] for name in others},
+      'ratio': {name: statistics.median(r[name] / r[one] for r in rounds)
+                for name in others}}
 
 
 def _tree(kernels: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
@@ -244,6 +248,46 @@ def _tree(kernels: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
       'kind': 'resnet50', 'kernels': len(kernels), 'rank_scale': _RANK_SCALE,
       **_race({name: lambda init=init: init(key, shapes)
                for name, init in inits.items()}, _TREE_ROUNDS)}
+
+
+def _step_by_step(
+    keys: Iterable[jax.Array], shapes: Mapping[str, jax.ShapeDtypeStruct], *,
+    method: str, steps: int, batch: int,
+) -> common.Step:
+  """Returns Algorithm 1 as a loop of compiled steps, layer after layer."""
+  del method  # which is 'adam', from factors drawn as kernels are
+  optimizer = optax.adam(optax.cosine_decay_schedule(0.01, steps))
+  kernel = (shapes['u'].shape[0], shapes['v'].shape[1])
+
+  @jax.jit
+  def start(key: jax.Array) -> Any:
+    w, *factors_ = (
+        factors.lecun_normal(key, shape) for key, shape in zip(
+            jax.random.split(key, 3),
+            (kernel, shapes['u'].shape, shapes['v'].shape), strict=True))
+    return w, factors_, optimizer.init(factors_)
+
+  @jax.jit
+  def step(key: jax.Array, w: jax.Array, uv: Any, state: Any) -> Any:
+    def loss(uv: Any) -> jax.Array:
+      x = jax.random.normal(key, (batch, kernel[0]))
+      return ((jax.nn.relu(x @ w) - jax.nn.relu(x @ uv[0] @ uv[1]))**2
+              ).sum(1).mean()
+
+    with jax.numpy_dtype_promotion('standard'):  # optax raises floats to ints
+      updates, state = optimizer.update(jax.grad(loss)(uv), state)
+    return optax.apply_updates(uv, updates), state
+
+  def run() -> list[Any]:
+    found = []
+    for key in keys:
+      w, uv, state = start(key)
+      for one in jax.random.split(key, steps):
+        uv, state = step(one, w, uv, state)
+      found.append(uv)
+    return found
+
+  return run
 
 
 def _vmap(count: int, d: int, n: int, rank: int) -> dict[str, Any]:
@@ -257,8 +301,10 @@ def _vmap(count: int, d: int, n: int, rank: int) -> dict[str, Any]:
       **_LAYER_OPTIONS, **_race({
           'together': lambda: init(key, shapes),
           'one by one': lambda: [
-              init(key, {name: layer}) for name, layer in shapes.items()]},
-                                _ROUNDS)}
+              init(key, {name: layer}) for name, layer in shapes.items()],
+          'step by step': _step_by_step(
+              jax.random.split(key, count), shapes['layer0'],
+              **_LAYER_OPTIONS)}, _ROUNDS)}
 
 
 def _line(row: Mapping[str, Any]) -> str:
@@ -267,7 +313,8 @@ def _line(row: Mapping[str, Any]) -> str:
     return ', '.join(
         [f'{name} {row["seconds"][name]:.3f} s (first {first:.1f} s)'
          for name, first in row['first_seconds'].items()]
-        + [f'ratio {row["ratio"]:.2f} (first {row["first_ratio"]:.2f})'])
+        + [f'ratio {ratio:.2f} (first {row["first_ratio"][name]:.2f})'
+           for name, ratio in row['ratio'].items()])
   facts = [f'd {row["d"]} n {row["n"]} r {row["rank"]}']
   facts += [f'{name} {value:.6f}' for name, value in row['objective'].items()]
   facts += [f'SVD {row["svd_milliseconds"]:.2f} ms']

@@ -135,14 +135,32 @@ def test_rows_are_written_as_they_come(monkeypatch, tmp_path, capsys):
   assert (solver['d'], solver['n'], solver['rank']) == SMALL
   assert tree['kernels'] == layers['layers'] == 2
   for row, names in ((tree, {'spectral', 'exact'}),
-                     (layers, {'together', 'one by one'})):
+                     (layers, {'together', 'one by one', 'step by step'})):
     assert set(row['seconds']) == set(row['first_seconds']) == names
-    one, other = row['seconds']
-    assert row['ratio'] == pytest.approx(
-        row['seconds'][other] / row['seconds'][one])
+    one, *others = row['seconds']
+    assert row['ratio'] == pytest.approx({
+        name: row['seconds'][name] / row['seconds'][one] for name in others})
     assert min(row['seconds'].values()) > 0
   printed = capsys.readouterr().out.splitlines()
   assert [line.split()[0] for line in printed] == list(lowrank._KINDS)
+
+
+def test_the_loop_of_steps_is_the_algorithm(monkeypatch):
+  """In the mean it ends where the library's does, from other starts."""
+  d, n, rank, steps, batch = 8, 12, 2, 1000, 256
+  shapes = {'u': jax.ShapeDtypeStruct((d, rank), np.float32),
+            'v': jax.ShapeDtypeStruct((rank, n), np.float32)}
+  options = {'method': 'adam', 'steps': steps, 'batch': batch}
+  keys = jax.random.split(jax.random.key(1), 16)
+  found = lowrank._step_by_step(keys, shapes, **options)()
+  ws = [factors.lecun_normal(jax.random.split(key, 3)[0], (d, n))
+        for key in keys]
+  ours = jax.vmap(lambda key, w: si.lowrank.factorize(key, w, rank, **options))(
+      keys, jax.numpy.stack(ws))
+  assert np.mean([si.lowrank.objective(w, *uv)
+                  for w, uv in zip(ws, found, strict=True)]) == pytest.approx(
+      float(jax.vmap(si.lowrank.objective)(
+          jax.numpy.stack(ws), *ours).mean()), rel=0.01)
 
 
 def test_kinds_are_chosen(monkeypatch, tmp_path):

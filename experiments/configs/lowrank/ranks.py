@@ -52,19 +52,30 @@ METHODS = {
 }
 
 
-def get_config(decay: str = 'weights') -> ml_collections.ConfigDict:
-  """Returns the config with the decay of the weights or of the products."""
-  if decay not in DECAYS:
+DATASETS = {
+    'digits': {'model': 'resnet_cifar(depth=20)', 'learning_rate': 0.1,
+               'epochs': 8},
+    'mnist': {'model': 'mlp(widths=(256, 256, 256))', 'learning_rate': 0.05,
+              'batch_size': 128, 'epochs': 2},
+    'cifar10': {'model': 'shallow_cnn', 'learning_rate': 0.02, 'epochs': 3,
+                'train_size': 5000},
+}
+
+
+def get_config(chosen: str = 'weights,digits') -> ml_collections.ConfigDict:
+  """Returns the config of a decay, and a data set if not digits."""
+  decay, _, dataset = chosen.partition(',')
+  dataset = dataset or 'digits'
+  if decay not in DECAYS or dataset not in DATASETS:
     raise ValueError(
-        f'decay {decay!r} is unknown; use {" or ".join(DECAYS)}')
+        f'{chosen!r} is unknown; use DECAY or DECAY,DATASET with a decay of '
+        f'{", ".join(DECAYS)} and a data set of {", ".join(DATASETS)}')
   config = default.get_config()
-  config.title = f'Low-rank ResNet-20, decay of the {decay}'
-  config.dataset = 'digits'
-  config.model = 'resnet_cifar(depth=20)'
-  config.learning_rate = 0.1
+  config.title = f'Low-rank networks on {dataset}, decay of the {decay}'
+  config.dataset = dataset
+  config.update(DATASETS[dataset])
   config[DECAYS[decay]] = 5e-4
   config.schedule = 'cosine(warmup=1)'
-  config.epochs = 8
   config.initializers = ('full = lecun_normal', *(
       f'{name}, {scale} = lfai({options}, rank_scale={scale})'
       for scale in ('0.05', '0.10', '0.15', '0.20')
