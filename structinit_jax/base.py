@@ -91,10 +91,10 @@ def compute_dtype(dtype: Any) -> Any:
     dtype = jnp.dtype(dtype)
   except TypeError:
     raise ValueError(f'dtype {dtype!r} is unknown') from None
-  if not jnp.issubdtype(dtype, jnp.floating):
+  if not jnp.issubdtype(dtype, jnp.floating) or dtype.itemsize > 8:
     raise ValueError(
-        f'dtype {dtype} is not a real floating-point dtype; use float32, '
-        'bfloat16, float16 or float64')
+        f'dtype {dtype} is not a real floating-point dtype of JAX; use '
+        'float32, bfloat16, float16 or float64')
   return jnp.dtype('float64' if dtype == jnp.float64 else 'float32')
 
 

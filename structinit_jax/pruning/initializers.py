@@ -208,6 +208,7 @@ def givens(*, density: float, gain: float = 1.0) -> base.LeafInit:
   if not (isinstance(density, numbers.Real) and 0 < density <= 1):
     raise ValueError(
         f'density={density!r} must be a number above 0 and at most 1 (dense)')
+  density = float(density)
   gain = base.positive('gain', gain)
 
   def plan(shape: tuple[int, ...]) -> tuple[int, int, int]:

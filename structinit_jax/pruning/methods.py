@@ -37,7 +37,7 @@ def _check_sparsity(sparsity: float) -> None:
 def _removed(sparsity: float, units: int, what: str) -> int:
   """Returns ceil(sparsity * units)."""
   # The product rounds, and 0.07 of 100 is 7, not 8.
-  removed = math.ceil(sparsity * units * (1 - 1e-12))
+  removed = math.ceil(float(sparsity) * units * (1 - 1e-12))
   if units and removed == units:
     near = math.floor(1e6 * (units - 1) / units) / 1e6
     raise ValueError(

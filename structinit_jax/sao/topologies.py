@@ -250,7 +250,10 @@ def check_range(degree: float | None, density: float | None) -> None:
         f'some shape is {max(1, round(degree))}')
   if density is not None and not 0 < density <= 1:
     raise ValueError(
-        f'density={density} must be above 0 and at most 1 (dense)')
+        f'density={density} must be above 0 and at most 1 (dense); the nearest '
+        'that works for every shape is 1' if density > 1 else
+        f'density={density} must be above 0; the least that works is '
+        '1 / min(in, out), of degree 1 in a square kernel')
 
 
 def _options(
@@ -279,6 +282,7 @@ def plan(
         f"kernel of shape {shape}: kind='weighing' needs 7 or 13 to divide "
         f'both sizes; the nearest shape that works is {near}')
   if density is not None:
+    density = float(density)  # of 16 bits it would overflow
     near_blocks = 1 / density if density * n * m > 1 else n * m
     options = _options(shape, kind, near_blocks)
     request = f'density={density}'

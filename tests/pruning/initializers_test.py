@@ -221,6 +221,13 @@ def test_rotations_of_nothing(shape):
   assert init.aux(KEY, shape) == {}
 
 
+def test_a_density_of_16_bits_is_as_any():
+  one, other = (
+      pruning.givens(density=x).aux(KEY, (512, 512))['mask']
+      for x in (1 / 512, np.float16(1 / 512)))
+  np.testing.assert_array_equal(one, other)
+
+
 def test_rotations_refuse():
   for density in (0, -0.1, 1.1, math.nan, '0.5', None):
     with pytest.raises(ValueError, match='above 0 and at most 1'):

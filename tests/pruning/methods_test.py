@@ -89,6 +89,13 @@ def test_of_equal_weights_the_first_go():
   assert mask.tolist() == [[False] * 4, [True] * 4]
 
 
+def test_a_sparsity_of_16_bits_is_as_any():
+  x = jax.random.normal(KEY, (512, 512))
+  one, other = (pruning.local_magnitude(s)(KEY, x)
+                for s in (0.5, np.float16(0.5)))
+  np.testing.assert_array_equal(one, other)
+
+
 def test_a_weight_that_is_not_finite_counts_as_large():
   x = jnp.array([[1., jnp.nan, 2., -jnp.inf]])
   mask = pruning.local_magnitude(0.5)(KEY, x)

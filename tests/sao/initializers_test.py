@@ -193,7 +193,7 @@ def test_random_requests_of_shape_degree_and_dtype():
   """A kernel of that shape and dtype, or an error that says what works."""
   rng = np.random.default_rng(3)
   made = refused = 0
-  dtypes = [jnp.float32, jnp.bfloat16, jnp.float16, jnp.int32, jnp.complex64]
+  dtypes = [jnp.float32, jnp.bfloat16, jnp.float16, jnp.int32, np.longdouble]
   for _ in range(300):
     name, spatial = CALLS[rng.integers(3)]
     shape = (*spatial, *(int(2**x) for x in rng.uniform(0, 7, size=2)))
@@ -245,8 +245,8 @@ def test_other_axis_orders():
     ({}, 'give one of the two'),
     ({'degree': 0}, 'nearest that works for some shape is 1'),
     ({'degree': 2.5}, 'nearest that works for some shape is 2'),
-    ({'density': 0.}, 'above 0 and at most 1'),
-    ({'density': 1.5}, 'above 0 and at most 1'),
+    ({'density': 0.}, 'above 0; the least that works is 1 / min'),
+    ({'density': 1.5}, 'the nearest that works for every shape is 1'),
     ({'degree': 2, 'kind': 'x'}, "kind 'x' is unknown"),
     ({'degree': 2, 'gain': 0.}, 'positive, finite float'),
     ({'degree': 2, 'gain': math.inf}, 'positive, finite float'),

@@ -517,6 +517,19 @@ def test_requests_that_are_refused(request_, message):
     topologies.topology(KEY, (8, 8), **request_)
 
 
+@pytest.mark.parametrize('density', [0.25, 1e-5])
+def test_a_density_of_16_bits_is_as_any(density):
+  requests = [density, np.float16(density)]
+  if density == 0.25:
+    one, other = (topologies.topology(KEY, (512, 512), density=x)
+                  for x in requests)
+    assert one == other
+  else:
+    for x in requests:
+      with pytest.raises(ValueError, match='nearest that works: degree=1 '):
+        topologies.topology(KEY, (512, 512), density=x)
+
+
 @pytest.mark.parametrize('arguments, message', [
     (((8, 8), 0), 'number that works is 1'),
     (((8, 6), 9), 'number that works is 6'),
