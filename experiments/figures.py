@@ -210,23 +210,26 @@ def excess_plot(rows: Sequence[Mapping[str, Any]]) -> bytes:
     rows: as of `lowrank_figures.rows`.
 
   Returns:
-    A PNG: accuracy after the first and the last epoch. An excess of 0 is drawn
-    at the left end of the logarithmic axis.
+    A PNG: accuracy after the first and the last epoch, with 95 % intervals. An
+    excess of 0 is drawn at the left end of the logarithmic axis. Initializers
+    that are called alike up to a comma have one colour.
   """
-  names = [name for name in rows[0] if name.endswith('epoch %')
-           or name == 'final %']
+  families = [_plain(row['initializer']).partition(',')[0] for row in rows]
+  colors = dict(zip(dict.fromkeys(families), (*_COLORS, '0.35') * len(rows),
+                    strict=False))
   floor = min((row['excess %'] for row in rows if row['excess %'] > 1e-3),
               default=1.) / 2
   with _figure(12, 4.5) as (figure, image):
-    axes = figure.subplots(1, len(names))
-    for axis, name in zip(axes, names, strict=True):
-      for i, row in enumerate(rows):
-        axis.plot(max(row['excess %'], floor), row[name], 'os^Dv'[i % 5],
-                  color=_COLORS[i // 5 % len(_COLORS)], markersize=7,
-                  label=_plain(row['initializer']))
+    axes = figure.subplots(1, 2)
+    for axis, name in zip(axes, ('first epoch', 'final'), strict=True):
+      for i, (row, family) in enumerate(zip(rows, families, strict=True)):
+        axis.errorbar(
+            max(row['excess %'], floor), row[f'{name} %'], row[f'{name} ± %'],
+            fmt='os^Dv'[families[:i].count(family) % 5], color=colors[family],
+            markersize=7, elinewidth=1, label=_plain(row['initializer']))
       axis.set_xscale('log')
       axis.set_xlabel('excess of the objective (%)')
-      axis.set_ylabel(f'test accuracy, {name.removesuffix(" %")} (%)')
+      axis.set_ylabel(f'test accuracy, {name} (%)')
       axis.grid(alpha=0.3)
     figure.legend(*axes[0].get_legend_handles_labels(), loc='outside right',
                   fontsize=8)

@@ -22,6 +22,7 @@ from experiments import data
 from experiments import figures
 from experiments import initializers
 from experiments import results
+from experiments import summary
 from experiments import tables
 from experiments import train
 import structinit_jax as si
@@ -71,7 +72,7 @@ def excesses(
 
 
 def rows(folder: pathlib.Path, activation: str) -> list[dict[str, Any]]:
-  """Returns a line an initializer: its excess and its accuracies."""
+  """Returns a line an initializer: its excess, its accuracies, their 95 %."""
   fields = results.read_config(folder)
   records = results.of_config(results.read_records(folder), fields)
   config = ml_collections.ConfigDict(fields)
@@ -86,13 +87,13 @@ def rows(folder: pathlib.Path, activation: str) -> list[dict[str, Any]]:
            if record['initializer'] == label and record['status'] == 'ok']
     if not own or label not in next(iter(by_seed.values())):
       continue
-    found.append({
-        'initializer': label, 'runs': len(own),
-        'excess %': 100 * statistics.mean(
-            by_seed[record['seed']][label] for record in own),
-        **{f'{name.replace("_", " ")} %': 100 * statistics.mean(
-            record[f'{name}_accuracy'] for record in own)
-           for name in ('first_epoch', 'final')}})
+    row = {'initializer': label, 'runs': len(own),
+           'excess %': 100 * statistics.mean(
+               by_seed[record['seed']][label] for record in own)}
+    for name in ('first epoch', 'final'):
+      row[f'{name} %'], row[f'{name} ± %'] = summary.interval([
+          100 * record[f'{name.replace(" ", "_")}_accuracy'] for record in own])
+    found.append(row)
   if not found:
     raise ValueError(f'{folder} has no finished run of low-rank initializers')
   return found

@@ -9,6 +9,8 @@ import pytest
 from experiments import data
 from experiments import initializers
 from experiments import lowrank_figures
+from experiments import results
+from experiments import summary
 from experiments import sweep
 from experiments import train
 
@@ -48,6 +50,11 @@ def test_the_table_and_the_picture(config, tmp_path):
   assert 0 < by_name['Adam']['excess %'] < by_name['SVD']['excess %']
   assert by_name['SVD']['excess %'] < by_name['drawn']['excess %']
   assert all(row['runs'] == config.seeds for row in rows)
+  finals = [100 * record['final_accuracy']
+            for record in results.read_records(tmp_path)
+            if record['initializer'] == 'exact']
+  exact = by_name['exact']
+  assert (exact['final %'], exact['final ± %']) == summary.interval(finals)
   assert (tmp_path / 'figure2.png').read_bytes().startswith(b'\x89PNG')
   assert (tmp_path / 'figure2.md').read_text().count('\n') == 2 + len(OPTIONS)
 

@@ -9,6 +9,25 @@ and more steps, so that the objective falls gradually, from the singular vectors
 and from factors drawn as kernels are. The second command draws the excess of
 the objective over the least one against accuracy. The paper trains on ImageNet;
 this is the demo's network, without batch normalization, on handwritten digits.
+
+Ours, 10 seeds, test accuracy in percent:
+
+                              excess %   first epoch   final
+    drawn                     77.7       76.6          92.4
+    LFAI-Adam, 10 steps       49.6       50.8          91.8
+    LFAI-Adam, 100 steps      13.3       63.4          92.0
+    LFAI-Adam, 1000 steps      0.5       69.9          92.1
+    SVD                        1.6       59.6          91.2
+    LFAI-WS-Adam, 100 steps    1.4       69.0          91.8
+    LFAI-WS-Adam, 1000 steps   0.3       68.7          92.0
+    exact                      0         69.2          91.9
+    exact, norms kept         22.3       82.1          92.6
+
+The paper finds accuracy to rise as the excess falls. Here it does so on the way
+from drawn factors, after one epoch; but the two starts of largest norm are the
+first by then, whatever their excess, and at the end all intervals but the SVD's
+overlap widely.
+(`experiments/published/lowrank/figure2/figure2.md`)
 """
 
 import ml_collections
