@@ -183,6 +183,35 @@ def positive(name: str, value: Any) -> float:
   return found
 
 
+def nonnegative(name: str, value: Any) -> float:
+  """Returns the Python float of a finite number of at least 0.
+
+  Args:
+    name: what to call it in an error.
+    value: a number of any real type.
+
+  Returns:
+    The float.
+
+  Raises:
+    ValueError: if it is none.
+
+  Example:
+    >>> from structinit_jax import base
+    >>> base.nonnegative('rate', 0)
+    0.0
+
+  Source: this library.
+  """
+  try:
+    found = float(value)
+  except (OverflowError, TypeError, ValueError):
+    found = math.nan
+  if not 0 <= found < math.inf:
+    raise ValueError(f'{name}={value!r} must be a finite float of at least 0')
+  return found
+
+
 def check_key(key: Any) -> None:
   """Checks that a value is a JAX PRNG key, of either kind.
 

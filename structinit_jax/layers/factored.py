@@ -18,10 +18,10 @@ __all__ = ['factored']
 def factored(fn: Callable[..., Any]) -> Callable[..., Any]:
   """Lets a Flax model compute with factors where it is given factors.
 
-  Where a `flax.linen.Dense`, `DenseGeneral` or `Conv` finds `u` and `v` among
-  its parameters, it multiplies by one and then by the other, and needs no
-  `kernel`. The model stays as it is; which layers have factors, and of which
-  rank, is read from the parameters.
+  Where a `flax.linen.Dense`, `Conv` or one of attention's `DenseGeneral`s finds
+  `u` and `v` among its parameters, it multiplies by one and then by the other,
+  and needs no `kernel`. The model stays as it is; which layers have factors,
+  and of which rank, is read from the parameters.
 
   Args:
     fn: `model.apply`, or a function that calls it.
@@ -72,7 +72,9 @@ def _intercept(
     return compute(layer, x, u, v, bias)
   except ValueError as error:
     name = '/'.join(layer.scope.path)
-    raise ValueError(f'factors of {name!r}: {error}') from error
+    raise ValueError(
+        f'factors of {name!r}: {error}. If the layer should keep its kernel, '
+        'leave it out of select') from error
 
 
 def _dense(layer: nn.Dense, x: Any, u: Any, v: Any, bias: Any) -> Any:
@@ -133,4 +135,9 @@ def _conv(layer: nn.Conv, x: Any, u: Any, v: Any, bias: Any) -> Any:
   return biases.add(y, bias)
 
 
-_LAYERS = {nn.Dense: _dense, nn.DenseGeneral: _dense_general, nn.Conv: _conv}
+def _conv_transpose(*_: Any) -> Any:
+  raise ValueError('a transposed convolution has no factors')
+
+
+_LAYERS = {nn.Dense: _dense, nn.DenseGeneral: _dense_general, nn.Conv: _conv,
+           nn.ConvTranspose: _conv_transpose}

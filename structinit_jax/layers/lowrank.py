@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from structinit_jax import base
 from structinit_jax import lowrank
+from structinit_jax import windows
 from structinit_jax.layers import biases
 from structinit_jax.lowrank import forms
 from structinit_jax.lowrank import ranks
@@ -168,13 +169,14 @@ class LowRankConv(_LowRank):
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
     """Maps (*batch, *spatial, in) to (*batch, *spatial, features)."""
-    groups = self.feature_group_count
+    groups = base.integer('feature_group_count', self.feature_group_count, 1)
     if x.shape[-1] % groups:
       raise ValueError(
           f'x of shape {x.shape}: feature_group_count={groups} has to divide '
           f'the channels, {x.shape[-1]}')
+    kernel_size = windows.kernel_sizes('kernel_size', self.kernel_size)
     u, v = self._factors(
-        (*self.kernel_size, x.shape[-1] // groups, self.features),
+        (*kernel_size, x.shape[-1] // groups, self.features),
         kind=self.kind, feature_groups=groups)
     product = functools.partial(
         lowrank.conv, strides=self.strides, padding=self.padding,

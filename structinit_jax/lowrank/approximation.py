@@ -112,9 +112,7 @@ def approximate(
   """
   base.check_key(key)
   steps = base.integer('steps', steps, 1)
-  if not 0 <= float(learning_rate) < math.inf:
-    raise ValueError(
-        f'learning_rate={learning_rate} must be a finite float of at least 0')
+  learning_rate = base.nonnegative('learning_rate', learning_rate)
   names, leaves, _ = tree.flatten_with_names(params)
   for name, leaf in zip(names, leaves, strict=True):
     if not jnp.issubdtype(jnp.asarray(leaf).dtype, jnp.floating):

@@ -23,6 +23,8 @@ METHODS = (
     'adam', 'adam_warm')
 NORMS = ('best', 'kept')
 _OF_NORMS = ('rescaled', 'exact', 'relu_svd')
+_LINEAR = ('spectral', 'randomized')
+_HOMOGENEOUS = ('relu', 'linear', jax.nn.relu)
 # Restarts matter where singular vectors are stationary or few; in a wide layer
 # their gain is below a thousandth.
 _SMALL, _RESTARTS = 64, 16
@@ -121,6 +123,21 @@ def _fit(
   return start
 
 
+def _fit_at_scale(
+    key: base.Key, w: jax.Array, rank: int, inputs: base.Key, *, method: str,
+    activation: objectives.Activation, **options: Any,
+) -> tuple[jax.Array, jax.Array]:
+  """Returns the factors at a scale where no square overflows or vanishes."""
+  fit = functools.partial(_fit, method=method, activation=activation, **options)
+  if not (method in _LINEAR
+          or (method in _OF_NORMS and activation in _HOMOGENEOUS)):
+    return fit(key, w, rank, inputs)
+  _, exponent = jnp.frexp(jnp.abs(w).max())
+  half = jnp.ldexp(jnp.ones((), w.dtype), exponent // 2)  # exact to divide by
+  u, v = fit(key, w / half / half, rank, inputs)
+  return half * u, half * v
+
+
 @functools.partial(jax.jit, static_argnames=(
     'rank', 'method', 'activation', 'restarts', 'steps', 'tolerance', 'batch',
     'learning_rate', 'norms'))
@@ -141,7 +158,7 @@ def fits(
     The factors, of all matrices at once.
   """
   return jax.vmap(
-      lambda key, w, inputs: _fit(key, w, rank, inputs, **options),
+      lambda key, w, inputs: _fit_at_scale(key, w, rank, inputs, **options),
       in_axes=(None if keys is None else 0, 0, None))(keys, w, inputs)
 
 
@@ -167,15 +184,14 @@ def check_options(
     steps = _ADAM_STEPS if method.startswith('adam') else _STEPS
   if restarts is not None:
     restarts = base.integer('restarts', restarts, 0, 10**6)
-  for name, value in (('tolerance', tolerance), ('learning_rate',
-                                                 learning_rate)):
-    if value is not None and not 0 <= float(value) < math.inf:
-      raise ValueError(f'{name}={value} must be a finite float of at least 0')
+  if tolerance is not None:
+    tolerance = base.nonnegative('tolerance', tolerance)
   return {
       'method': method, 'activation': activation, 'restarts': restarts,
       'steps': base.integer('steps', steps, 0), 'tolerance': tolerance,
       'batch': base.integer('batch', batch, 1),
-      'learning_rate': float(learning_rate), 'norms': norms}
+      'learning_rate': base.nonnegative('learning_rate', learning_rate),
+      'norms': norms}
 
 
 def factorize(
@@ -243,8 +259,8 @@ def factorize(
     method 'exact' is this library's.
   """
   base.check_key(key)
-  dtype = jnp.asarray(kernel).dtype
-  kernel = objectives.check_matrix('kernel', kernel)
+  wide = objectives.check_matrix('kernel', kernel)
+  dtype, kernel = jnp.asarray(kernel).dtype, wide
   rank = check_rank(kernel.shape, rank)
   options = check_options(
       method, activation, restarts=restarts, steps=steps, tolerance=tolerance,
@@ -253,13 +269,13 @@ def factorize(
   w, back = kernel, None
   if covariance is not None:
     root, back = objectives.root(covariance, len(kernel))
-    check_finite('covariance', root)
     w = linalg.matmul(root.astype(kernel.dtype), kernel)
   one, other = jax.random.split(key)
   u, v = (x[0] for x in fits(
       one[None], w[None, :, None], rank, other, **options))
   if back is not None and method != 'baseline':
     u = linalg.matmul(back.astype(u.dtype), u)
+  check_found('kernel', u, v)
   return Factors(u.astype(dtype), v[:, 0].astype(dtype))
 
 
@@ -275,6 +291,14 @@ def check_rank(shape: base.Shape, rank: Any) -> int:
         f'nearest that works is {min(max(rank, 1), most)}, ranks are from 1 to '
         f'{most}')
   return rank
+
+
+def check_found(name: str, u: jax.Array, v: jax.Array) -> None:
+  """Checks that the factors of a kernel are finite, if they are known yet."""
+  for last, x in (('u', u), ('v', v)):
+    check_finite(
+        f'{name!r} is not finite or too large for its dtype: its factor '
+        f'{last!r}', x)
 
 
 def check_finite(name: str, x: jax.Array) -> None:

@@ -1,6 +1,7 @@
 r"""How far the outputs of a factorised layer are from those of the full one."""
 
 from collections.abc import Callable
+import math
 from typing import Any
 
 import jax
@@ -17,7 +18,10 @@ Activation = str | Callable[[jax.Array], jax.Array]
 
 def check_matrix(name: str, x: Any) -> jax.Array:
   """Returns a float matrix, or says what of it is none."""
-  x = jnp.asarray(x)
+  try:
+    x = jnp.asarray(x)
+  except (TypeError, ValueError):
+    raise ValueError(f'{name} {x!r} is no array') from None
   if x.ndim != 2 or not jnp.issubdtype(x.dtype, jnp.floating):
     raise ValueError(
         f'{name} of shape {x.shape} and dtype {x.dtype} must be a matrix of '
@@ -48,7 +52,8 @@ def root(covariance: Any, size: int) -> tuple[jax.Array, jax.Array]:
     Two matrices (size, size).
 
   Raises:
-    ValueError: for another shape.
+    ValueError: for another shape, or, where it has values yet, for one that is
+      not finite, symmetric and positive semidefinite.
   """
   covariance = check_matrix('covariance', covariance)
   if covariance.shape != (size, size):
@@ -56,6 +61,16 @@ def root(covariance: Any, size: int) -> tuple[jax.Array, jax.Array]:
         f'covariance of shape {covariance.shape} is not that of {size} inputs')
   values, vectors = jnp.linalg.eigh((covariance + covariance.T) / 2)
   floor = jnp.finfo(values.dtype).eps * size * jnp.abs(values).max()
+  if not isinstance(values, jax.core.Tracer):
+    with jax.ensure_compile_time_eval():  # it may be a constant of a jit
+      skew = float(jnp.abs(covariance - covariance.T).max())
+      least, most = float(values[0]), float(jnp.abs(values).max())
+    if not (math.isfinite(most) and skew <= 1e-3 * most
+            and least >= -1e-3 * most):
+      raise ValueError(
+          f'covariance of shape {covariance.shape} must be finite, symmetric '
+          f'and positive semidefinite; its least eigenvalue is {least:.3g}, it '
+          f'differs by {skew:.3g} from its transpose')
   roots = jnp.sqrt(jnp.maximum(values, 0))
   kept = values > floor
   inverse = jnp.where(kept, 1 / jnp.where(kept, roots, 1), 0)

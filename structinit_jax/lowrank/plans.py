@@ -39,13 +39,22 @@ def find(
     channel, which is what a depthwise one is, is none of them.
   """
   names, leaves, _ = tree.flatten_with_names(params)
+  try:
+    pattern = re.compile(select)
+  except (re.error, TypeError) as error:
+    raise ValueError(
+        f'select={select!r} is no regular expression: {error}') from None
   found = {}
   for name, leaf in zip(names, leaves, strict=True):
     parent, _, last = name.rpartition('/')
     shape = tuple(jnp.shape(leaf))
-    if last != 'kernel' or len(shape) < 2 or 0 in shape or not re.fullmatch(
-        select, name):
+    if last != 'kernel' or len(shape) < 2 or 0 in shape or not (
+        pattern.fullmatch(name)):
       continue
+    if taken := {join(parent, 'u'), join(parent, 'v')} & set(names):
+      raise ValueError(
+          f'leaf {name!r} cannot become factors beside {min(taken)!r}; leave '
+          'it out of select')
     inputs = 0
     if len(shape) == 3:
       inputs = next(

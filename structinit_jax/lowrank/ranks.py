@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from collections.abc import Mapping
 import math
+import numbers
 from typing import Any
 
 import jax
@@ -38,10 +39,11 @@ def scaled(rank_scale: float, rows: int, columns: int) -> int:
 
   Source: Vodrahalli et al. (2022), section 4.
   """
-  if not 0 < rank_scale <= 1:
+  if not (isinstance(rank_scale, numbers.Real) and 0 < rank_scale <= 1):
+    over = isinstance(rank_scale, numbers.Real) and rank_scale > 1
     raise ValueError(
-        f'rank_scale {rank_scale} must be in (0, 1]; the nearest that works is '
-        f'{1.0 if rank_scale > 1 else 0.05}')
+        f'rank_scale {rank_scale!r} must be in (0, 1]; the nearest that works '
+        f'is {1.0 if over else 0.05}')
   return max(round(rank_scale * min(rows, columns)), 1)
 
 
@@ -57,7 +59,7 @@ def of(
 
 
 def stable_rank(kernel: jax.Array) -> jax.Array:
-  r"""Returns $\|W\|_F^2 / \|W\|_2^2$, between 1 and the rank.
+  r"""Returns $\|W\|_F^2 / \|W\|_2^2$, between 1 and the rank; 0 of zeros.
 
   Args:
     kernel: matrix (in, out).
@@ -73,20 +75,23 @@ def stable_rank(kernel: jax.Array) -> jax.Array:
   Source: M. Rudelson and R. Vershynin, Sampling from large matrices (2007).
   """
   values = jnp.linalg.svd(kernel, compute_uv=False)
-  return (values**2).sum() / values[0] ** 2
+  shares = values / jnp.where(values[0] > 0, values[0], 1)
+  return (shares**2).sum()
 
 
 def chooser(
     *, rank_scale: float | None = None, rank: int | None = None,
-    energy: float | None = None, budget: float | None = None,
+    energy: float | None = None, stable: float | None = None,
+    budget: float | None = None,
     uses: Mapping[str, int] | None = None,
 ) -> Callable[[Mapping[str, _Matrix]], dict[str, int]]:
-  """Returns how the ranks of matrices are chosen, by one of four rules.
+  """Returns how the ranks of matrices are chosen, by one of five rules.
 
   Args:
     rank_scale: relative to the smaller side.
     rank: the same for all, at most the smaller side.
     energy: share of the squared singular values that is kept.
+    stable: relative to the stable rank.
     budget: share of the weights, or, with `uses`, of the multiplications. With
       singular values it goes where it keeps the largest share of a matrix's
       squares; without, to all at one rank scale.
@@ -100,10 +105,9 @@ def chooser(
     ValueError: if not exactly one rule is given, or one is out of range.
   """
   given = {'rank_scale': rank_scale, 'rank': rank, 'energy': energy,
-           'budget': budget}
+           'stable': stable, 'budget': budget}
   if sum(value is not None for value in given.values()) != 1:
-    raise ValueError(
-        f'give one of rank_scale, rank, energy and budget, got {given}')
+    raise ValueError(f'give one of {", ".join(given)}, got {given}')
   if uses is not None and budget is None:
     raise ValueError('uses are for a budget')
   if rank_scale is not None:
@@ -116,8 +120,13 @@ def chooser(
         name: min(most, *shape) for name, (shape, _) in found.items()})
   name, share = next(
       (name, value) for name, value in given.items() if value is not None)
-  if not 0 < share <= 1:
-    raise ValueError(f'{name} {share} must be in (0, 1]')
+  if name == 'stable':
+    share = base.positive(name, share)
+    return lambda found: _saving(found, {
+        name: min(math.ceil(share * _stable(values)), *shape)
+        for name, (shape, values) in found.items()})
+  if not (isinstance(share, numbers.Real) and 0 < share <= 1):
+    raise ValueError(f'{name} {share!r} must be in (0, 1]')
   if name == 'budget':
     return lambda found: _of_budget(share, found, uses or {})
   return lambda found: _saving(found, {
@@ -133,6 +142,11 @@ def _saving(
 def _most(rows: int, columns: int) -> int:
   """Returns the largest rank whose factors are smaller than the matrix."""
   return (rows * columns - 1) // (rows + columns)
+
+
+def _stable(values: np.ndarray) -> float:
+  squares = np.square(values, dtype=np.float64)
+  return squares.sum() / squares[0] if squares[0] else 1.
 
 
 def _of_energy(energy: float, values: np.ndarray) -> int:

@@ -211,8 +211,8 @@ def lfai(
     found = pairs(shapes)
     ws, keys, kernels = {}, {}, {}
     for name, form in found.items():
-      inner = protocols.compute_dtype(dtypes[plans.join(name, 'u')])
       try:
+        inner = protocols.compute_dtype(dtypes[plans.join(name, 'u')])
         factors.check_rank(form.matrix, form.rank)
       except ValueError as error:
         raise ValueError(f'leaf {plans.join(name, "u")!r}: {error}') from error
@@ -225,6 +225,7 @@ def lfai(
     made = {}
     solved = _fit_all(ws, found, options, keys, tree.leaf_key(key, 'inputs'))
     for name, (u, v) in solved.items():
+      factors.check_found(plans.join(name, 'kernel'), u, v)
       for last, leaf in zip('uv', found[name].leaves(u, v), strict=True):
         made[plans.join(name, last)] = leaf
     others = [name for name in names if name not in made]
@@ -305,7 +306,8 @@ def low_rank(
 def compress(
     params: protocols.PyTree, *, rank_scale: float | None = None,
     rank: int | None = None, energy: float | None = None,
-    budget: float | None = None, uses: Mapping[str, int] | None = None,
+    stable: float | None = None, budget: float | None = None,
+    uses: Mapping[str, int] | None = None,
     activation: objectives.Activation = 'relu', method: str = 'exact',
     covariances: Mapping[str, jax.Array] | None = None,
     select: str = '.*', kind: str = 'separable',
@@ -320,9 +322,10 @@ def compress(
   Args:
     params: nested dictionaries of arrays, as of `factor_shapes`.
     rank_scale: ranks relative to the smaller side of the matrix; give this,
-      `rank`, `energy` or `budget`.
+      `rank`, `energy`, `stable` or `budget`.
     rank: one rank for all, at most the smaller side.
     energy: the share of the squared singular values that a rank has to keep.
+    stable: ranks relative to the `stable_rank` of the matrix.
     budget: share of the weights of the selected kernels that the factors may
       have together. It is spent so that the shares of their squared singular
       values that kernels keep add up to the most.
@@ -355,16 +358,16 @@ def compress(
 
   Source: Vodrahalli et al. (2022), remark 4.1, of other inputs.
   """
-  if method == 'baseline' or method.startswith('adam'):
-    raise ValueError(
-        f'method {method!r} draws at random; use spectral, randomized, '
-        'rescaled, exact or relu_svd')
   # From the singular vectors only: nothing here is drawn.
   options = factors.check_options(
       method, activation, restarts=0, steps=steps, tolerance=tolerance,
       batch=1, learning_rate=0., norms='best')
+  if method == 'baseline' or method.startswith('adam'):
+    raise ValueError(
+        f'method {method!r} draws at random; use spectral, randomized, '
+        'rescaled, exact or relu_svd')
   choose = ranks.chooser(rank_scale=rank_scale, rank=rank, energy=energy,
-                         budget=budget, uses=uses)
+                         stable=stable, budget=budget, uses=uses)
   names, leaves, _ = tree.flatten_with_names(params)
   made = dict(zip(names, leaves, strict=True))
   found = plans.find(params, select=select, kind=kind)
@@ -373,8 +376,11 @@ def compress(
   for parent, form in found.items():
     name = plans.join(parent, 'kernel')
     factors.check_finite(f'leaf {name!r}', made[name])
-    w = form.to_matrices(
-        made[name].astype(protocols.compute_dtype(made[name].dtype)))
+    try:
+      inner = protocols.compute_dtype(made[name].dtype)
+    except ValueError as error:
+      raise ValueError(f'leaf {name!r}: {error}') from error
+    w = form.to_matrices(made[name].astype(inner))
     if parent in covariances:
       if form.windows > 1:
         raise ValueError(
@@ -389,7 +395,11 @@ def compress(
       back[parent] = inverse.astype(w.dtype)
     ws[parent] = w
     values = None
-    if energy is not None or budget is not None:
+    if rank is None and rank_scale is None:
+      if isinstance(w, jax.core.Tracer):
+        raise ValueError(
+            f'leaf {name!r} is traced: ranks by singular values need values; '
+            'give rank or rank_scale under jax.jit')
       values = jnp.linalg.svd(w.reshape(form.matrix), compute_uv=False)
     matrices[parent] = form.matrix, values
   if covariances:
@@ -401,6 +411,7 @@ def compress(
   for name, (u, v) in _fit_all(ws, found, options).items():
     if name in back:
       u = linalg.matmul(back[name], u)
+    factors.check_found(plans.join(name, 'kernel'), u, v)
     dtype = made.pop(plans.join(name, 'kernel')).dtype
     for last, leaf in zip('uv', found[name].leaves(u, v), strict=True):
       made[plans.join(name, last)] = leaf.astype(dtype)
@@ -457,10 +468,8 @@ def frobenius_decay(
   Source: Khodak et al. (2021), section 3.2; Vodrahalli et al. (2022), section
     4.
   """
-  coefficient, rest = float(coefficient), float(rest)
-  for name, value in (('coefficient', coefficient), ('rest', rest)):
-    if not 0 <= value < float('inf'):
-      raise ValueError(f'{name} {value} must be a finite float of at least 0')
+  coefficient = protocols.nonnegative('coefficient', coefficient)
+  rest = protocols.nonnegative('rest', rest)
 
   def init_fn(params: protocols.PyTree) -> optax.EmptyState:
     if not rest and not pairs(params) and not (

@@ -98,6 +98,8 @@ def test_layers_that_have_no_factors_are_named(full):
       (nn.Conv(8, (3, 3), use_bias=False, mask=jnp.ones((3, 3, 3, 8))),
        "factors of '': a masked"),
       (nn.Conv(6, (3, 3), use_bias=False), r"the layer has \(3, 3, 3, 6\)"),
+      (nn.ConvTranspose(8, (3, 3), use_bias=False),
+       'transposed convolution has no factors. .* leave it out of select'),
       (nn.Dense(8, use_bias=False), 'are none of a kernel')]:
     with pytest.raises(ValueError, match=message):
       layers.factored(layer.apply)({'params': pair}, x)

@@ -78,6 +78,9 @@ def test_requests_that_are_refused():
       (layers.LowRankDense(4, rank_scale=2.), r'in \(0, 1\]'),
       (layers.LowRankConv(4, (3, 3), rank=2, feature_group_count=2),
        'has to divide the channels, 5'),
+      (layers.LowRankConv(4, (3, 3), rank=2, feature_group_count=0),
+       'feature_group_count=0 must be at least 1'),
+      (layers.LowRankConv(4, 3, rank=2), 'kernel_size=3 '),
       (layers.LowRankConv(4, (3, 3), rank=2, kind='tucker'), 'is unknown')]:
     with pytest.raises(ValueError, match=message):
       jax.eval_shape(layer.init, KEY, x)

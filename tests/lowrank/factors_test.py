@@ -234,10 +234,32 @@ def test_dtypes_jit_and_vmap(dtype):
     (jnp.ones((3, 4)), 1, {'restarts': -1}, 'restarts=-1 must be at least 0'),
     (jnp.ones((3, 4)), 1, {'learning_rate': math.nan}, 'learning_rate=nan'),
     (jnp.ones((3, 4)), 1, {'covariance': jnp.eye(4)}, 'not that of 3 inputs'),
+    (jnp.ones((3, 4)), 1, {'covariance': -jnp.eye(3)}, 'eigenvalue is -1'),
+    (jnp.ones((3, 4)), 1, {'covariance': jnp.full((3, 3), jnp.nan)},
+     'must be finite, symmetric'),
+    (jnp.ones((3, 4)), 1, {'covariance': jnp.triu(jnp.ones((3, 3)))},
+     'differs by 1 from its transpose'),
+    (None, 1, {}, 'kernel None is no array'),
+    (jnp.ones((3, 4)), 1, {'method': 3}, 'method 3 is unknown'),
+    (jnp.ones((3, 4)), 1, {'tolerance': 'x'}, "tolerance='x' must be a finite"),
+    (1e25 * jnp.ones((3, 4)), 1, {'activation': 'gelu'}, 'too large'),
 ])
 def test_requests_that_are_refused(kernel, rank, options, message):
   with pytest.raises(ValueError, match=message):
     lowrank.factorize(KEY, kernel, rank, **options)
+
+
+@pytest.mark.parametrize('method', [
+    'spectral', 'randomized', 'rescaled', 'exact', 'relu_svd'])
+@pytest.mark.parametrize('scale', [2.**-84, 2.**-9, 2.**62, 2.**124])
+def test_the_scale_of_a_kernel_is_that_of_its_factors(method, scale):
+  """Also where the squares of its entries are no floats."""
+  kernel = lecun_normal(KEY, (8, 6))
+  for rank in (2, 6):
+    one = lowrank.factorize(KEY, kernel, rank, method=method)
+    u, v = lowrank.factorize(KEY, scale * kernel, rank, method=method)
+    found = np.asarray(u, np.float64) @ np.asarray(v, np.float64) / scale
+    np.testing.assert_allclose(found, one.u @ one.v, atol=1e-6)
 
 
 def test_random_requests():

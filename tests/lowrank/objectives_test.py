@@ -59,6 +59,22 @@ def test_dual_kernels_are_expectations(name, oracle, bound):
   np.testing.assert_allclose(got, want, rtol=0, atol=bound)
 
 
+@pytest.mark.parametrize('name, fn, norm, bound', [
+    ('swish', swish, 2, 1e-9), ('swish', swish, 4, 1e-4),
+    ('tanh', np.tanh, 2, 1e-5), ('tanh', np.tanh, 4, 1e-3)])
+def test_series_of_large_norms(name, fn, norm, bound):
+  rho = np.linspace(-1, 1, 9)
+  with jax.enable_x64(True):
+    a = jnp.full(9, float(norm))
+    got = duals.dual(name).product(a, a, jnp.asarray(rho))
+  x = np.linspace(-9, 9, 721)  # so fine and wide that sums are integrals
+  weights = np.exp(-x**2 / 2)
+  weights = weights / weights.sum()
+  want = [np.einsum('i,j,i,ij', weights, weights, fn(norm * x), fn(
+      norm * (r * x[:, None] + math.sqrt(1 - r**2) * x))) for r in rho]
+  np.testing.assert_allclose(got, want, rtol=0, atol=bound)
+
+
 @pytest.mark.parametrize('name', ['relu', 'gelu', 'swish'])
 def test_slopes_are_derivatives(name):
   dual = duals.dual(name)

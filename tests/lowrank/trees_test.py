@@ -244,6 +244,13 @@ def test_trees_that_are_refused():
     lowrank.lfai()(KEY, {'a': shaped(u=(3, 4), v=(4, 5))})
   with pytest.raises(ValueError, match='unknown; use baseline'):
     lowrank.lfai(method='svd')
+  with pytest.raises(ValueError, match=r"leaf 'u': dtype int32 is not a real"):
+    lowrank.lfai()(KEY, jax.tree.map(
+        lambda s: jax.ShapeDtypeStruct(s.shape, jnp.int32),
+        shaped(u=(4, 2), v=(2, 5))))
+  with pytest.raises(ValueError, match="'kernel' is not finite"):
+    lowrank.lfai(base=jax.nn.initializers.constant(jnp.nan))(
+        KEY, shaped(u=(4, 2), v=(2, 5)))
 
 
 def test_objectives_of_layers():
@@ -304,6 +311,10 @@ def test_compression():
   kept = int((np.cumsum(values) / values.sum() < 0.5).sum()) + 1
   energy = lowrank.compress(params, energy=0.5, select='dense/.*')
   assert energy['dense']['u'].shape == (40, kept)
+  stable = lowrank.compress(params, stable=0.5, select='dense/.*')
+  assert stable['dense']['u'].shape[1] == math.ceil(
+      values.sum() / values[0] / 2)
+  assert lowrank.stable_rank(jnp.zeros((3, 4))) == 0
 
 
 def test_compression_on_the_inputs_that_occur():
@@ -322,9 +333,22 @@ def test_compression_on_the_inputs_that_occur():
       ({'rank': 3, 'covariances': {'hidden': jnp.eye(3)}}, "'hidden/kernel'"),
       ({'rank': 3, 'rank_scale': 0.1}, 'give one of'), ({}, 'give one of'),
       ({'rank_scale': 1.5}, r'in \(0, 1\]'), ({'energy': 0.}, r'in \(0, 1\]'),
-      ({'rank': 3, 'method': 'adam'}, 'draws at random')]:
+      ({'rank': 3, 'method': 'adam'}, 'draws at random'),
+      ({'rank': 3, 'method': None}, 'None is unknown'),
+      ({'rank': 3, 'select': '('}, 'no regular expression'),
+      ({'rank_scale': 'x'}, r"rank_scale 'x' must be in \(0, 1\]"),
+      ({'energy': '1'}, r"energy '1' must be in \(0, 1\]"),
+      ({'stable': 0}, 'stable=0 must be a positive'),
+      ({'rank': 3, 'covariances': {'hidden': jnp.full((30, 30), jnp.nan)}},
+       "leaf 'hidden/kernel': covariance .* must be finite")]:
     with pytest.raises(ValueError, match=message):
       lowrank.compress(params, **options)
+  with pytest.raises(ValueError, match="'hidden/kernel' is traced"):
+    jax.jit(lambda p: lowrank.compress(p, energy=0.9))(params)
+  with pytest.raises(ValueError, match=r"factors beside 'hidden/u'"):
+    lowrank.compress({'hidden': {'kernel': kernel, 'u': kernel}}, rank=3)
+  with pytest.raises(ValueError, match="leaf 'hidden/kernel': dtype int32"):
+    lowrank.compress({'hidden': {'kernel': jnp.ones((30, 20), int)}}, rank=3)
   bad = {'hidden': {'kernel': kernel.at[0, 0].set(jnp.nan)}}
   with pytest.raises(ValueError, match=r"leaf 'hidden/kernel' .* NaN"):
     lowrank.compress(bad, rank=2)
