@@ -154,6 +154,14 @@ def integer(
   return found
 
 
+def _float(value: Any) -> float:
+  """Returns the Python float of a number, NaN of what is none."""
+  try:
+    return float(value)
+  except (OverflowError, TypeError, ValueError):
+    return math.nan
+
+
 def positive(name: str, value: Any) -> float:
   """Returns the Python float of a positive, finite number.
 
@@ -174,10 +182,7 @@ def positive(name: str, value: Any) -> float:
 
   Source: this library.
   """
-  try:
-    found = float(value)
-  except (OverflowError, TypeError, ValueError):
-    found = math.nan
+  found = _float(value)
   if not 0 < found < math.inf:
     raise ValueError(f'{name}={value!r} must be a positive, finite float')
   return found
@@ -203,10 +208,7 @@ def nonnegative(name: str, value: Any) -> float:
 
   Source: this library.
   """
-  try:
-    found = float(value)
-  except (OverflowError, TypeError, ValueError):
-    found = math.nan
+  found = _float(value)
   if not 0 <= found < math.inf:
     raise ValueError(f'{name}={value!r} must be a finite float of at least 0')
   return found
