@@ -4,7 +4,7 @@ import os
 
 # Most of a test's time goes into compiling what then runs once: level 1 takes
 # two thirds of what the default takes, LLVM's loops instead of MLIR's two
-# thirds of that. The README's commands and the notebooks use the defaults.
+# thirds of that. The notebooks are compiled as users compile.
 os.environ['XLA_FLAGS'] = (
     '--xla_backend_optimization_level=1 --xla_cpu_use_fusion_emitters=false '
     + os.environ.get('XLA_FLAGS', '')
