@@ -154,20 +154,13 @@ def integer(
   return found
 
 
-def _float(value: Any) -> float:
-  """Returns the Python float of a number, NaN of what is none."""
-  try:
-    return float(value)
-  except (OverflowError, TypeError, ValueError):
-    return math.nan
-
-
-def positive(name: str, value: Any) -> float:
+def positive(name: str, value: Any, *, or_zero: bool = False) -> float:
   """Returns the Python float of a positive, finite number.
 
   Args:
     name: what to call it in an error.
     value: a number of any real type.
+    or_zero: whether 0 will do.
 
   Returns:
     The float.
@@ -182,35 +175,13 @@ def positive(name: str, value: Any) -> float:
 
   Source: this library.
   """
-  found = _float(value)
-  if not 0 < found < math.inf:
-    raise ValueError(f'{name}={value!r} must be a positive, finite float')
-  return found
-
-
-def nonnegative(name: str, value: Any) -> float:
-  """Returns the Python float of a finite number of at least 0.
-
-  Args:
-    name: what to call it in an error.
-    value: a number of any real type.
-
-  Returns:
-    The float.
-
-  Raises:
-    ValueError: if it is none.
-
-  Example:
-    >>> from structinit_jax import base
-    >>> base.nonnegative('rate', 0)
-    0.0
-
-  Source: this library.
-  """
-  found = _float(value)
-  if not 0 <= found < math.inf:
-    raise ValueError(f'{name}={value!r} must be a finite float of at least 0')
+  try:
+    found = float(value)
+  except (OverflowError, TypeError, ValueError):
+    found = math.nan
+  if not (0 < found < math.inf or (or_zero and found == 0)):
+    kind = 'finite float of at least 0' if or_zero else 'positive, finite float'
+    raise ValueError(f'{name}={value!r} must be a {kind}')
   return found
 
 

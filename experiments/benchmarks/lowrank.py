@@ -251,26 +251,24 @@ def _tree(kernels: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
 
 
 def _step_by_step(
-    keys: Iterable[jax.Array], shapes: Mapping[str, jax.ShapeDtypeStruct], *,
-    method: str, steps: int, batch: int,
+    keys: Iterable[jax.Array], d: int, n: int, rank: int, *, steps: int,
+    batch: int,
 ) -> common.Step:
   """Returns Algorithm 1 as a loop of compiled steps, layer after layer."""
-  del method  # which is 'adam', from factors drawn as kernels are
   optimizer = optax.adam(optax.cosine_decay_schedule(0.01, steps))
-  kernel = (shapes['u'].shape[0], shapes['v'].shape[1])
 
   @jax.jit
   def start(key: jax.Array) -> Any:
-    w, *factors_ = (
+    w, *uv = (
         factors.lecun_normal(key, shape) for key, shape in zip(
-            jax.random.split(key, 3),
-            (kernel, shapes['u'].shape, shapes['v'].shape), strict=True))
-    return w, factors_, optimizer.init(factors_)
+            jax.random.split(key, 3), ((d, n), (d, rank), (rank, n)),
+            strict=True))
+    return w, uv, optimizer.init(uv)
 
   @jax.jit
   def step(key: jax.Array, w: jax.Array, uv: Any, state: Any) -> Any:
     def loss(uv: Any) -> jax.Array:
-      x = jax.random.normal(key, (batch, kernel[0]))
+      x = jax.random.normal(key, (batch, d))
       return ((jax.nn.relu(x @ w) - jax.nn.relu(x @ uv[0] @ uv[1]))**2
               ).sum(1).mean()
 
@@ -303,8 +301,9 @@ def _vmap(count: int, d: int, n: int, rank: int) -> dict[str, Any]:
           'one by one': lambda: [
               init(key, {name: layer}) for name, layer in shapes.items()],
           'step by step': _step_by_step(
-              jax.random.split(key, count), shapes['layer0'],
-              **_LAYER_OPTIONS)}, _ROUNDS)}
+              jax.random.split(key, count), d, n, rank,
+              steps=_LAYER_OPTIONS['steps'], batch=_LAYER_OPTIONS['batch'])
+      }, _ROUNDS)}
 
 
 def _line(row: Mapping[str, Any]) -> str:

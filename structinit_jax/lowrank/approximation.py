@@ -112,7 +112,7 @@ def approximate(
   """
   base.check_key(key)
   steps = base.integer('steps', steps, 1)
-  learning_rate = base.nonnegative('learning_rate', learning_rate)
+  learning_rate = base.positive('learning_rate', learning_rate, or_zero=True)
   names, leaves, _ = tree.flatten_with_names(params)
   for name, leaf in zip(names, leaves, strict=True):
     if not jnp.issubdtype(jnp.asarray(leaf).dtype, jnp.floating):

@@ -185,12 +185,13 @@ def check_options(
   if restarts is not None:
     restarts = base.integer('restarts', restarts, 0, 10**6)
   if tolerance is not None:
-    tolerance = base.nonnegative('tolerance', tolerance)
+    tolerance = base.positive('tolerance', tolerance, or_zero=True)
   return {
       'method': method, 'activation': activation, 'restarts': restarts,
       'steps': base.integer('steps', steps, 0), 'tolerance': tolerance,
       'batch': base.integer('batch', batch, 1),
-      'learning_rate': base.nonnegative('learning_rate', learning_rate),
+      'learning_rate': base.positive(
+          'learning_rate', learning_rate, or_zero=True),
       'norms': norms}
 
 
@@ -259,8 +260,8 @@ def factorize(
     method 'exact' is this library's.
   """
   base.check_key(key)
-  wide = objectives.check_matrix('kernel', kernel)
-  dtype, kernel = jnp.asarray(kernel).dtype, wide
+  given, kernel = kernel, objectives.check_matrix('kernel', kernel)
+  dtype = jnp.asarray(given).dtype
   rank = check_rank(kernel.shape, rank)
   options = check_options(
       method, activation, restarts=restarts, steps=steps, tolerance=tolerance,

@@ -468,8 +468,8 @@ def frobenius_decay(
   Source: Khodak et al. (2021), section 3.2; Vodrahalli et al. (2022), section
     4.
   """
-  coefficient = protocols.nonnegative('coefficient', coefficient)
-  rest = protocols.nonnegative('rest', rest)
+  coefficient = protocols.positive('coefficient', coefficient, or_zero=True)
+  rest = protocols.positive('rest', rest, or_zero=True)
 
   def init_fn(params: protocols.PyTree) -> optax.EmptyState:
     if not rest and not pairs(params) and not (
