@@ -13,13 +13,13 @@ store the values alone.
 
 **Which blocks.** With $d = n/b$ inputs an output, output i takes the inputs
 $(d i + r) \bmod n$, $r < d$: 'debruijn'. Where b divides n and m, L layers
-connect every input to every output iff $\prod_l d_l \ge n_0$, so $\lceil
-\log_d n \rceil$ layers do, and none can do with fewer; the product needs no
-index, only a reshape, a batched product and a transpose. Else sizes differ by
-one: any b up to min(n, m) gives an exactly orthogonal kernel, and a layer more
-may be needed. 'random' permutes the inputs, 'thesis' is Algorithm 1.
-'weighing' is the exception without blocks:
-weighing matrices, which are connected, sparse and orthogonal, and rare.
+connect every input to every output iff $\prod_l d_l \ge n_0$; the product
+needs no index, only a reshape, a batched product and a transpose. Else sizes
+differ by one: any b up to min(n, m) gives an exactly orthogonal kernel.
+$\lceil \log_d n \rceil$ layers (n, n) of degree d connect everything for any
+n, and none can do with fewer if d divides n. 'random' permutes the inputs,
+'thesis' is Algorithm 1. 'weighing' is the exception without blocks: weighing
+matrices, which are connected, sparse and orthogonal, and rare.
 
 **Convolutions.** Whole kernels are kept or removed. `delta_orthogonal` puts
 the matrix at one tap, the others of a kept kernel start at 0 and train. `eco`

@@ -46,35 +46,34 @@ def _take(x: jax.Array, rows: np.ndarray) -> jax.Array:
 def _split(x: jax.Array, runs: _Runs, strided: bool) -> list[jax.Array]:
   """Cuts rows (n, ...) into blocks, (count, size, ...) for every run.
 
-  Row r of block p lies at `s_p + r`, or, `strided`, at `r * blocks + p`.
+  Of equal blocks, row r of block p lies at `p * size + r`, or, `strided`, at
+  `r * blocks + p`. What some have more comes last, a row each.
   """
-  if not strided:
-    ends = itertools.accumulate(count * size for count, size in runs)
-    parts = jnp.split(x, list(ends)[:-1])
-    return [part.reshape(*run, *x.shape[1:])
-            for part, run in zip(parts, runs, strict=True)]
   blocks = sum(count for count, _ in runs)
   least = min(size for _, size in runs)
-  body = x[:least * blocks].reshape(least, blocks, *x.shape[1:])
-  tail = x[least * blocks:][None]
+  body, tail = x[:least * blocks], x[least * blocks:][:, None]
+  if strided:
+    body = body.reshape(least, blocks, *x.shape[1:]).swapaxes(0, 1)
+  else:
+    body = body.reshape(blocks, least, *x.shape[1:])
   found, first = [], 0
   for count, size in runs:
-    part = body[:, first:first + count]
+    part = body[first:first + count]
     if size > least:
-      part = jnp.concatenate([part, tail[:, first:first + count]])
-    found.append(part.swapaxes(0, 1))
+      part = jnp.concatenate([part, tail[first:first + count]], axis=1)
+    found.append(part)
     first += count
   return found
 
 
 def _join(parts: Sequence[jax.Array], strided: bool) -> jax.Array:
   """Undoes `_split`."""
-  if not strided:
-    return jnp.concatenate([lax.collapse(part, 0, 2) for part in parts])
   least = min(part.shape[1] for part in parts)
   body = jnp.concatenate([part[:, :least] for part in parts])
   tail = [part[:, least] for part in parts if part.shape[1] > least]
-  return jnp.concatenate([lax.collapse(body.swapaxes(0, 1), 0, 2), *tail])
+  if strided:
+    body = body.swapaxes(0, 1)
+  return jnp.concatenate([lax.collapse(body, 0, 2), *tail])
 
 
 def _inputs(x: jax.Array, topology: topologies.Topology) -> list[jax.Array]:

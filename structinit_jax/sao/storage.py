@@ -35,7 +35,7 @@ from structinit_jax.sao import weights
 
 __all__ = ['load', 'save']
 
-_MAGIC = b'SAOFILE1'
+_MAGIC = b'SAOFILE2'
 _PREFIX = struct.Struct('<8sQI')
 _DIGEST = hashlib.sha256().digest_size
 

@@ -32,16 +32,16 @@ class Topology:
   r"""The static structure of a sparse layer: which entries of a kernel exist.
 
   A kernel (n, m) = (in, out) is $P_{in} \, diag(V_0 .. V_{b-1}) \, P_{out}$.
-  Sizes are split as equally as they can be: block p has $d_p$ inputs and
-  $c_p$ outputs, $d_p = \lceil n/b \rceil$ for the first $n \bmod b$ blocks and
-  $\lfloor n/b \rfloor$ for the others, $c_p$ alike. With
-  $s_p = p \lfloor n/b \rfloor + \min(p, n \bmod b)$,
+  Sizes are split as equally as they can be: with $d = \lfloor n/b \rfloor$
+  and $c = \lfloor m/b \rfloor$ every block has d inputs and c outputs, the
+  first $n \bmod b$ an input more, the first $m \bmod b$ an output more.
 
-      input r of block p is unit s_p + r,     output q of block p is q b + p,
+      input r of block p is unit p d + r, or b d + p for r = d,
+      output q of block p is unit q b + p,
 
-  so `kernel[s_p + r, q * b + p] = V_p[r, q]`: for equal splits output i takes
+  so `kernel[p * d + r, q * b + p] = V_p[r, q]`: for equal splits output i takes
   the inputs $(d i + r) \bmod n$, r < d, a generalised de Bruijn digraph. That
-  is 'debruijn'. 'random' renames the inputs, unit `permutation[s_p + r]`.
+  is 'debruijn'. 'random' renames the inputs, unit `permutation[p * d + r]`.
   'thesis' does so on the larger side: with m > n inputs are strided,
   `r * b + p`, and outputs `permutation[...]`.
 
@@ -105,7 +105,7 @@ class Topology:
 
   @property
   def permutation(self) -> np.ndarray | None:
-    """The permuted units in the order of the blocks, int32, or None."""
+    """The units that stand for the contiguous ones, int32, or None."""
     if self.kind not in _PERMUTED:
       return None
     check_drawn(self)
@@ -309,11 +309,10 @@ def plan(
       f'nearest that works: {shown}')
 
 
-def _splits(size: int, blocks: int) -> tuple[np.ndarray, np.ndarray]:
-  """Returns starts and sizes of the contiguous blocks."""
+def _contiguous(size: int, blocks: int) -> np.ndarray:
+  """Returns the block of every unit: runs of units, one each of the rest."""
   p = np.arange(blocks, dtype=np.int32)
-  starts = p * (size // blocks) + np.minimum(p, size % blocks)
-  return starts, size // blocks + (p < size % blocks)
+  return np.concatenate([np.repeat(p, size // blocks), p[:size % blocks]])
 
 
 def draw(key: base.Key, topology: Topology) -> jax.Array | None:
@@ -328,8 +327,10 @@ def draw(key: base.Key, topology: Topology) -> jax.Array | None:
     if topology.kind == 'random':
       return order
     # Algorithm 1: a random unit for every block, then what is left in order.
-    starts, _ = _splits(size, topology.blocks)
-    rest = np.setdiff1d(np.arange(size, dtype=np.int32), starts)
+    labels = _contiguous(size, topology.blocks)
+    by_block = np.argsort(labels, kind='stable').astype(np.int32)
+    is_first = np.diff(labels[by_block], prepend=-1) > 0
+    starts, rest = by_block[is_first], by_block[~is_first]
     return (jnp.zeros(size, jnp.int32)
             .at[starts].set(order[:topology.blocks])
             .at[rest].set(jnp.sort(order[topology.blocks:])))
@@ -352,14 +353,14 @@ def coordinates(
     columns = np.repeat(np.arange(b, dtype=np.int32), topology._weight)
     return ((rows * (n // b) + np.arange(n // b, dtype=np.int32),
              columns[:, None] + b * np.arange(m // b, dtype=np.int32)),)
-  wide = m if topology.transposed else n
-  starts, _ = _splits(wide, b)
+  each = (m if topology.transposed else n) // b
   found, first = [], 0
   for count, d, c in topology.groups:
     p = np.arange(first, first + count, dtype=np.int32)[:, None]
-    inner, strided = (c, d) if topology.transposed else (d, c)
-    pair = (starts[p] + np.arange(inner, dtype=np.int32),
-            p + b * np.arange(strided, dtype=np.int32))
+    inner, strided = (np.arange(k, dtype=np.int32) for k in (
+        (c, d) if topology.transposed else (d, c)))
+    pair = (np.where(inner < each, p * each + inner, b * each + p),
+            p + b * strided)
     found.append(pair[::-1] if topology.transposed else pair)
     first += count
   return tuple(found)
@@ -369,7 +370,7 @@ def _labels(topology: Topology) -> tuple[np.ndarray, np.ndarray]:
   """Returns the block of every input and output, before the permutation."""
   (n, m), b = topology.shape, topology.blocks
   sides = (n, m)[::-1] if topology.transposed else (n, m)
-  labels = (np.repeat(np.arange(b, dtype=np.int32), _splits(sides[0], b)[1]),
+  labels = (_contiguous(sides[0], b),
             np.arange(sides[1], dtype=np.int32) % b)
   return labels[::-1] if topology.transposed else labels
 
@@ -398,8 +399,9 @@ def topology(
 
   * 'debruijn': output i takes the inputs $(d i + r) \bmod n$, r < d. L such
     layers of equal splits connect every input to every output iff
-    $\prod_l d_l \ge n_0$: $\lceil \log_d n \rceil$ layers, and none can do
-    with fewer. A product with the kernel needs no index.
+    $\prod_l d_l \ge n_0$. So do $\lceil \log_d n \rceil$ layers (n, n) of
+    degree d for any n, and where d divides n none can do with fewer. A product
+    with the kernel needs no index.
   * 'random': the inputs permuted at random. After `previous` the permutation
     is the first of 32 draws that makes the graph between the blocks of both
     layers Ramanujan, or the one nearest to it; see `ramanujan_gap`.
@@ -654,26 +656,36 @@ def reachability(topologies: Sequence[Topology]) -> np.ndarray:
   return reached.T
 
 
-def _debruijn_reaches(topologies: Sequence[Topology]) -> bool:
-  """Whether every output sees every input, by intervals alone.
+def _bounds(
+    topologies: Sequence[Topology]) -> tuple[int | None, int | None]:
+  """Returns how few layers might reach everything, and how many surely do.
 
-  What an output sees is an interval of units. Where one passes the end of a
-  layer it becomes a prefix and a suffix, and a prefix stays one: [0, x) and
-  [s, e) are all that there ever is.
+  Of the inputs that a block has, d are one interval, and so are the d k of k
+  blocks in a row, the first after the last. Where the blocks of the layer
+  before divide what they tile, b d, their images are blocks in a row again. So
+  what an output sees grows by d a layer, and has to be all blocks of the first.
   """
-  b = topologies[-1].blocks
-  start = np.arange(b, dtype=np.int64)
-  end, prefix = start + 1, np.zeros(b, np.int64)
-  for layer in reversed(topologies):
-    n, b = layer.shape[0], layer.blocks
-    length, start = end - start, start % b
-    end = start + length
-    prefix = np.where(length >= b, b, np.maximum(prefix, end - b))
-    blocks = (np.minimum(edge, b) for edge in (prefix, start, end))
-    prefix, start, end = (
-        p * (n // b) + np.minimum(p, n % b) for p in blocks)
   n = topologies[0].shape[0]
-  return bool(np.all((prefix >= n) | ((start <= prefix) & (end >= n))))
+  fewest, most, seen = None, None, 1
+  for depth, layer in enumerate(topologies, start=1):
+    seen *= layer._weight * max(d for _, d, _ in layer.groups)
+    if seen >= n:
+      fewest = depth
+      break
+  blocks, seen = topologies[0].blocks, 1
+  for depth, (before, layer) in enumerate(
+      itertools.pairwise([topologies[0], *topologies]), start=1):
+    if layer.kind != 'debruijn':
+      break
+    each = layer.shape[0] // layer.blocks
+    if depth > 1:
+      if each * layer.blocks % before.blocks:
+        break
+      seen *= each
+    if seen >= blocks:
+      most = depth
+      break
+  return fewest, most
 
 
 def layers_to_reach(topologies: Sequence[Topology]) -> int | None:
@@ -681,8 +693,9 @@ def layers_to_reach(topologies: Sequence[Topology]) -> int | None:
 
   No chain does with fewer layers than it takes to make
   $\prod_l d_l \ge n_0$, with the most inputs d_l of an output; 'debruijn' of
-  equal splits needs no more. Of de Bruijn layers it takes time and memory
-  linear in their size.
+  equal splits needs no more, nor do layers (n, n) of one degree d, whether it
+  divides n or not, need more than $\lceil \log_d n \rceil$. Where these
+  bounds do not settle it, units are followed through the layers.
 
   Args:
     topologies: of consecutive layers.
@@ -702,29 +715,24 @@ def layers_to_reach(topologies: Sequence[Topology]) -> int | None:
   """
   _check_chain(topologies)
   topologies = list(topologies)
-  if all(layer.kind == 'debruijn' for layer in topologies):
-    # What is connected stays so: bisect.
-    low, high = 0, 1
-    while not _debruijn_reaches(topologies[:high]):
-      if high == len(topologies):
-        return None
-      low, high = high, min(2 * high, len(topologies))
-    while high - low > 1:
-      middle = (low + high) // 2
-      if _debruijn_reaches(topologies[:middle]):
-        high = middle
-      else:
-        low = middle
-    return high
-  n = topologies[0].shape[0]
-  depths = []
-  for first in range(0, n, _CHUNK):
-    chunk = np.eye(n, min(_CHUNK, n - first), -first, dtype=bool)
-    depth = _depth(topologies, ~np.packbits(~chunk, axis=1))
-    if depth is None:
+  n, b = topologies[0].shape[0], topologies[0].blocks
+  depth, most = _bounds(topologies)
+  if depth is None:
+    return None
+  # Blocks without an input more reach least: they come first, and few of them
+  # mostly show that it takes as many layers as it can.
+  order = np.roll(np.arange(n)[::-1], -(n % b))
+  first, size = 0, 8
+  while first < n and depth != most:
+    units = order[first:first + size]
+    reached = np.zeros((n, len(units)), bool)
+    reached[units, np.arange(len(units))] = True
+    found = _depth(topologies[:most], ~np.packbits(~reached, axis=1))
+    if found is None:
       return None
-    depths.append(depth)
-  return max(depths)
+    depth = max(depth, found)
+    first, size = first + size, min(2 * size, _CHUNK)
+  return depth
 
 
 def _depth(
