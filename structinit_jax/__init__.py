@@ -9,6 +9,7 @@ A map of the public names:
 * `grassmann`: kernels that are optimal packings of subspaces;
 * `sao`: sparse kernels that are exactly orthogonal;
 * `lowrank`: two factors in place of a kernel, close past the activation;
+* `subspace`: few coordinates in place of all parameters, trained and stored;
 * `pruning`: the sparse baselines that papers compare with;
 * `layers`: Flax modules that store and compute with the structure alone;
 * `diagnostics`, `describe`: measure what an initializer gave;
@@ -26,6 +27,7 @@ from structinit_jax import lowrank
 from structinit_jax import masks
 from structinit_jax import pruning
 from structinit_jax import sao
+from structinit_jax import subspace
 from structinit_jax import tree
 from structinit_jax._version import __version__
 from structinit_jax.axes import Axes
@@ -43,7 +45,7 @@ __all__ = [
     'Axes', 'InitFn', 'Initializer', 'StructuredInit', '__version__', 'axes',
     'describe', 'diagnostics', 'grassmann', 'labels', 'layers',
     'leaf_names', 'linalg', 'lowrank', 'masks', 'partition', 'pruning', 'sao',
-    'tree', 'with_axes', 'zeros',
+    'subspace', 'tree', 'with_axes', 'zeros',
 ]
 
 

@@ -2,42 +2,26 @@
 
 The thesis stores nnz + n + 1 numbers a layer, CSR 2 nnz + n + 1. Here it is
 nnz, plus the permutation for kinds that have one. Layers of one structure
-share it. A file holds
-
-    magic       8 bytes, with the version of the format
-    size        of the whole file, 8 bytes
-    length      of the header, 4 bytes
-    header      JSON: the topologies, and every layer's name, dtype and taps
-    orders      the permutations, int32
-    values      of every layer, block after block
-    digest      SHA-256 of all before, 32 bytes
-
-in little-endian order, and nothing that could be executed.
+share it. The header of a file (`files`) holds the topologies, and every layer's
+name, dtype and taps; the payload the permutations, int32, and then the values
+of every layer, block after block.
 """
 
 from collections.abc import Mapping
 from collections.abc import Sequence
-import hashlib
-import json
-import math
 import os
-import pathlib
-import secrets
-import struct
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 
 from structinit_jax import base
+from structinit_jax import files
 from structinit_jax.sao import topologies
 from structinit_jax.sao import weights
 
 __all__ = ['load', 'save']
 
 _MAGIC = b'SAOFILE2'
-_PREFIX = struct.Struct('<8sQI')
-_DIGEST = hashlib.sha256().digest_size
 
 Layer = tuple[topologies.Topology, Sequence[Any]]
 
@@ -52,12 +36,11 @@ def _check_layer(
   try:
     topology, values = layer
     topologies.check_topology(topology)
-    arrays = [np.asarray(x) for x in values]
+    arrays = [files.little_endian(x) for x in values]
   except (TypeError, ValueError) as error:
     raise ValueError(
         f'layer {name!r} must be a pair (topology, values), a Topology and a '
         f'sequence of arrays: {error}') from error
-  arrays = [x.astype(x.dtype.newbyteorder('<'), copy=False) for x in arrays]
   shapes = [x.shape for x in arrays]
   if [shape[-3:] for shape in shapes] != list(topology.groups) or len(
       {(x.dtype, x.shape[:-3]) for x in arrays}) != 1:
@@ -73,7 +56,8 @@ def _check_layer(
   return topology, arrays[0].dtype, shapes[0][:-3], arrays
 
 
-def _encode(layers: Mapping[str, Layer]) -> bytes:
+def _encode(layers: Mapping[str, Layer]) -> tuple[Any, list[bytes]]:
+  """Returns the header and the payload."""
   places: dict[topologies.Topology, int] = {}
   entries, payload = [], []
   if not isinstance(layers, Mapping):
@@ -85,14 +69,11 @@ def _encode(layers: Mapping[str, Layer]) -> bytes:
     place = places.setdefault(topology, len(places))
     entries.append([name, place, dtype.name, list(spatial)])
     payload.extend(x.tobytes() for x in arrays)
-  header = json.dumps({
+  header = {
       'topologies': [
           [*t.shape, t.blocks, t.kind, len(t.order) // 4] for t in places],
-      'layers': entries}, separators=(',', ':')).encode()
-  body = b''.join([header, *(t.order for t in places), *payload])
-  size = _PREFIX.size + len(body) + _DIGEST
-  data = _PREFIX.pack(_MAGIC, size, len(header)) + body
-  return data + hashlib.sha256(data).digest()
+      'layers': entries}
+  return header, [*(t.order for t in places), *payload]
 
 
 def save(
@@ -129,17 +110,7 @@ def save(
 
   Source: Esguerra (2023), section 4.5, which stores n + 1 indices.
   """
-  path = pathlib.Path(path)
-  data = _encode(layers)
-  temporary = path.with_name(f'.{path.name}.{secrets.token_hex(8)}')
-  try:
-    with open(temporary, 'xb') as file:
-      file.write(data)
-      file.flush()
-      os.fsync(file.fileno())
-    os.replace(temporary, path)
-  finally:
-    temporary.unlink(missing_ok=True)
+  files.write(path, _MAGIC, *_encode(layers))
 
 
 def load(
@@ -171,50 +142,15 @@ def load(
 
   Source: as `save`.
   """
-  data = pathlib.Path(path).read_bytes()
-  try:
-    return _decode(data)
-  except ValueError as error:
-    raise ValueError(f'{os.fspath(path)}: {error}') from error
-
-
-def _decode(data: bytes) -> dict[str, tuple[topologies.Topology, Any]]:
-  if data[:len(_MAGIC)] != _MAGIC[:len(data)] or not data:
-    raise ValueError(
-        f'not a file of `sao.save`: it starts with {data[:len(_MAGIC)]!r}, '
-        f'not with {_MAGIC!r}')
-  if len(data) < _PREFIX.size:
-    raise ValueError(f'cut off after {len(data)} bytes, in the first lengths')
-  _, size, length = _PREFIX.unpack_from(data)
-  if len(data) != size:
-    what = 'cut off' if len(data) < size else 'followed by something else'
-    raise ValueError(f'{what}: {len(data)} bytes of {size}')
-  end = size - _DIGEST
-  if hashlib.sha256(data[:end]).digest() != data[end:]:
-    raise ValueError(
-        'damaged: the bytes do not have the checksum that was written')
-  try:
-    return _parse(data[_PREFIX.size:end], length)
-  except (ArithmeticError, LookupError, TypeError, ValueError) as error:
-    raise ValueError(f'inconsistent: {error!r}') from error
+  return files.read(path, _MAGIC, 'sao.save', _parse)
 
 
 def _parse(
-    body: bytes, length: int
+    header: Any, payload: files.Payload
 ) -> dict[str, tuple[topologies.Topology, Any]]:
-  header = json.loads(body[:length])
-  place = length
-
-  def take(dtype: Any, shape: tuple[int, ...]) -> np.ndarray:
-    nonlocal place
-    count = math.prod(shape)
-    array = np.frombuffer(body, dtype, count, place).reshape(shape)
-    place += array.nbytes
-    return array.copy()  # aligned, and without the file
-
   found = []
   for n, m, blocks, kind, units in header['topologies']:
-    order = take(np.int32, (units,))
+    order = payload.take(np.int32, (units,))
     topology = topologies.Topology((n, m), blocks, kind, order.tobytes())
     topologies.check_drawn(topology)
     found.append(topology)
@@ -222,7 +158,5 @@ def _parse(
   for name, index, dtype, spatial in header['layers']:
     topology = found[index]
     layers[name] = topology, tuple(
-        take(jnp.dtype(dtype), (*spatial, *group)) for group in topology.groups)
-  if place != len(body):
-    raise ValueError(f'{len(body) - place} bytes belong to no layer')
+        payload.take(dtype, (*spatial, *group)) for group in topology.groups)
   return layers

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import scipy.sparse
 
+from structinit_jax import files
 from structinit_jax.sao import storage
 from structinit_jax.sao import topologies
 from structinit_jax.sao import weights
@@ -178,8 +179,8 @@ class Bomb:
 def signed(header, payload):
   """A file with a right checksum, whatever it says."""
   header = header if isinstance(header, bytes) else json.dumps(header).encode()
-  size = storage._PREFIX.size + len(header) + len(payload) + 32
-  data = storage._PREFIX.pack(
+  size = files._PREFIX.size + len(header) + len(payload) + 32
+  data = files._PREFIX.pack(
       storage._MAGIC, size, len(header)) + header + payload
   return data + hashlib.sha256(data).digest()
 

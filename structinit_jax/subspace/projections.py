@@ -1,0 +1,453 @@
+"""Random projections R^d -> R^D as linear operators, made from a key alone."""
+
+from collections.abc import Callable
+import dataclasses
+import functools
+import math
+from typing import Any
+from typing import NamedTuple
+
+import jax
+from jax import lax
+import jax.numpy as jnp
+import numpy as np
+
+from structinit_jax import base
+from structinit_jax import linalg
+from structinit_jax.subspace import hadamard
+
+__all__ = ['Projection', 'projection']
+
+_LEAST_BLOCK = 64  # smaller Hadamard blocks mix too little
+_SHRINK = 16  # from the blocks of one size to those of the next
+# Columns are made some at a time, of about this many bytes.
+_CHUNK_BYTES = 2**23
+MAX_BYTES = 2**33
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass, data_fields=['key'],
+    meta_fields=['kind', 'size', 'dim', 'column_norm'])
+@dataclasses.dataclass(frozen=True)
+class Projection:
+  r"""A fixed random matrix P (size, dim) that is made anew whenever it is used.
+
+  Nothing but the key is stored. It is a pytree with the key as its leaf: an
+  argument of jitted functions, mapped over by `jax.vmap` for many seeds.
+
+  Attributes:
+    key: the JAX PRNG key that it is made from.
+    kind: see `projection`.
+    size: D, the number of rows.
+    dim: d, the number of columns.
+    column_norm: the norm of every column.
+  """
+
+  key: base.Key
+  kind: str
+  size: int
+  dim: int
+  column_norm: float
+
+  def apply(self, w: jax.Array) -> jax.Array:
+    """Returns `P w`.
+
+    Args:
+      w: array (dim,); float32 or float64, others are computed in float32.
+
+    Returns:
+      Array (size,).
+
+    Raises:
+      ValueError: for another shape.
+    """
+    if jnp.shape(w) != (self.dim,):
+      raise ValueError(
+          f'w of shape {jnp.shape(w)} must have the {self.dim} entries of a '
+          f'subspace of {self.dim} dimensions, shape ({self.dim},)')
+    w = jnp.asarray(w)
+    return _apply(self, w.astype(base.compute_dtype(w.dtype)))
+
+  def transpose(self, g: jax.Array) -> jax.Array:
+    """Returns `P^T g`, the exact adjoint of `apply`.
+
+    Args:
+      g: array (size,); float32 or float64, others are computed in float32.
+
+    Returns:
+      Array (dim,).
+
+    Raises:
+      ValueError: for another shape.
+    """
+    if jnp.shape(g) != (self.size,):
+      raise ValueError(
+          f'g of shape {jnp.shape(g)} must have an entry for each of the '
+          f'{self.size} parameters, shape ({self.size},)')
+    g = jnp.asarray(g)
+    g = g.astype(base.compute_dtype(g.dtype))
+    _, pull = jax.vjp(self.apply, jnp.zeros(self.dim, g.dtype))
+    return pull(g)[0]
+
+  def to_dense(self, max_bytes: int = MAX_BYTES) -> jax.Array:
+    """Returns P, float32 (size, dim).
+
+    Args:
+      max_bytes: what it may take.
+
+    Raises:
+      ValueError: if P is larger.
+    """
+    _check_bytes(4 * self.size * self.dim, max_bytes,
+                 f'the dense matrix ({self.size}, {self.dim})')
+    rows = lax.map(self.apply, jnp.eye(self.dim, dtype=jnp.float32))
+    return rows.T
+
+  @property
+  def nonzeros(self) -> int:
+    """How many entries of P are not 0."""
+    return _KINDS[self.kind].per_column(self.size, self.dim) * self.dim
+
+
+class _Kind(NamedTuple):
+  """How a kind is made.
+
+  Attributes:
+    core: `(projection, w) -> P w` with columns of norm 1.
+    per_column: `(size, dim) -> ` the nonzeros of a column.
+    published: `(size, dim) -> ` the column norm of the report's code, if any.
+    bytes: `(size, dim) -> ` the working memory in bytes.
+  """
+
+  core: Callable[[Projection, jax.Array], jax.Array]
+  per_column: Callable[[int, int], int]
+  published: Callable[[int, int], float] | None = None
+  bytes: Callable[[int, int], int] = lambda size, dim: 12 * (size + dim)
+
+
+@jax.jit
+def _apply(projection: Projection, w: jax.Array) -> jax.Array:
+  # Barriers keep XLA from fusing it with what is around, so that it gives the
+  # same bits wherever it is used.
+  w = lax.optimization_barrier(w * projection.column_norm)
+  return lax.optimization_barrier(_KINDS[projection.kind].core(projection, w))
+
+
+def _blocks(size: int, dim: int) -> list[tuple[int, int]]:
+  """Returns `(count, n)`: rows as blocks of n = 2^k, the largest first."""
+  n = min(max(_LEAST_BLOCK, 1 << (dim - 1).bit_length()),
+          1 << (size.bit_length() - 1))
+  found = []
+  while size:
+    count, size = divmod(size, n)
+    if count:
+      found.append((count, n))
+    n = max(1, n // _SHRINK)
+  return found
+
+
+@jax.checkpoint
+def _flip(key: base.Key, x: jax.Array) -> jax.Array:
+  """Multiplies by random signs, drawn again in the backward pass."""
+  return x * hadamard.signs(key, x.shape, x.dtype)
+
+
+def _hadamard(p: Projection, w: jax.Array) -> jax.Array:
+  """Blocks S' H S of all coordinates, or of as many as a block has rows.
+
+  Where these are fewer than d, blocks take turns, so some coordinates are in
+  one block more than others: each is scaled by how many there are.
+  """
+  blocks = _blocks(p.size, p.dim)
+  times = sum(count for count, n in blocks if n >= p.dim)
+  more = sum(count * n for count, n in blocks if n < p.dim)
+  times, more = times + more // p.dim, more % p.dim
+  scale = [1 / math.sqrt(max(1, times + extra)) for extra in (1, 0)]
+  is_more = jnp.arange(p.dim) < more
+  keys = jax.random.split(p.key, 2 * len(blocks))
+  parts, first = [], 0
+  for i, (count, n) in enumerate(blocks):
+    root = 1 / math.sqrt(n)
+    x = w * jnp.where(is_more, scale[0] * root, scale[1] * root).astype(w.dtype)
+    if n >= p.dim:
+      x = jnp.broadcast_to(jnp.pad(x, (0, n - p.dim)), (count, n))
+    else:
+      x = x[(first + jnp.arange(count * n)) % p.dim].reshape(count, n)
+      first = (first + count * n) % p.dim
+    x = _flip(keys[2 * i], x)
+    parts.append(_flip(keys[2 * i + 1], hadamard.transform(x)).reshape(-1))
+  return jnp.concatenate(parts)
+
+
+def _fastfood(p: Projection, w: jax.Array) -> jax.Array:
+  """Blocks H G Q H S: signs S, a permutation Q, a Gaussian diagonal G.
+
+  Entries of H are +1 and -1, so all columns of a block have the norm of G
+  times n. Blocks share Q.
+  """
+  n = max(_LEAST_BLOCK, 1 << (p.dim - 1).bit_length())
+  count = -(-p.size // n)
+  keys = jax.random.split(p.key, 4)
+  gaussian = jax.random.normal(keys[0], (count, n), w.dtype)
+  # Of the last block only some rows are left, and that much of its norm.
+  rows = np.full((count, 1), n)
+  rows[-1] -= count * n - p.size
+  norm = jnp.sqrt(jnp.sum(
+      gaussian**2 * rows.astype(w.dtype), keepdims=True))
+  x = jnp.broadcast_to(jnp.pad(w, (0, n - p.dim)), (count, n))
+  x = hadamard.transform(_flip(keys[1], x))
+  order = jax.random.permutation(keys[2], n)
+  x = x.at[:, order].get(unique_indices=True, mode='promise_in_bounds')
+  x = hadamard.transform(x * (gaussian / norm))
+  return _flip(keys[3], x).reshape(-1)[:p.size]
+
+
+def _srht(p: Projection, w: jax.Array) -> jax.Array:
+  """S' H S of one block as large as P, at d of its columns."""
+  n = 1 << (p.size - 1).bit_length()
+  keys = jax.random.split(p.key, 3)
+  x = jnp.zeros(n, w.dtype).at[_strata(keys[0], n, p.dim)].set(
+      w, unique_indices=True, indices_are_sorted=True)
+  x = _flip(keys[1], x * (1 / math.sqrt(p.size)))
+  return _flip(keys[2], hadamard.transform(x[None])[0])[:p.size]
+
+
+def _identity(p: Projection, w: jax.Array) -> jax.Array:
+  return jnp.zeros(p.size, w.dtype).at[_strata(p.key, p.size, p.dim)].set(
+      w, unique_indices=True, indices_are_sorted=True)
+
+
+def _strata(key: base.Key, size: int, count: int) -> jax.Array:
+  """Draws `count` ascending numbers below `size`, one of every equal part."""
+  each, extra = divmod(size, count)
+  part = jnp.arange(count, dtype=jnp.int32)
+  first = part * each + jnp.minimum(part, extra)
+  width = each + (part < extra).astype(jnp.int32)
+  # No modulo bias worth the name: 2^32 / width parts of equal size.
+  bits = jax.random.bits(key, (count,), jnp.uint32)
+  return first + (bits % width.astype(jnp.uint32)).astype(jnp.int32)
+
+
+def _orthonormal(p: Projection, w: jax.Array) -> jax.Array:
+  return linalg.matmul(linalg.haar(p.key, (p.size, p.dim), w.dtype), w)
+
+
+def _scan(
+    p: Projection, w: jax.Array, bytes_each: int,
+    add: Callable[[jax.Array, jax.Array, jax.Array], jax.Array],
+) -> jax.Array:
+  """Adds up columns, some at a time: `add(theta, keys, w)`."""
+  chunk = max(1, min(p.dim, _CHUNK_BYTES // max(1, bytes_each)))
+  count = -(-p.dim // chunk)
+  w = jnp.pad(w, (0, count * chunk - p.dim)).reshape(count, chunk)
+
+  # Made again in the backward pass: stored, they were all of P.
+  @jax.checkpoint
+  def step(theta: jax.Array, now: Any) -> tuple[jax.Array, None]:
+    first, some = now
+    columns = (first + jnp.arange(chunk)).astype(jnp.uint32)
+    keys = jax.vmap(functools.partial(jax.random.fold_in, p.key))(columns)
+    return add(theta, keys, some), None
+
+  first = jnp.arange(count) * chunk
+  return lax.scan(step, jnp.zeros(p.size, w.dtype), (first, w))[0]
+
+
+def _dense(
+    draw: Callable[[base.Key, tuple[int, ...], Any], jax.Array]
+) -> Callable[[Projection, jax.Array], jax.Array]:
+  """Returns the core of independent entries, columns normalised exactly."""
+
+  def core(p: Projection, w: jax.Array) -> jax.Array:
+    def add(theta: jax.Array, keys: jax.Array, w: jax.Array) -> jax.Array:
+      columns = jax.vmap(lambda key: draw(key, (p.size,), w.dtype))(keys)
+      scale = lax.rsqrt(jnp.sum(columns**2, axis=1))
+      return theta + linalg.matmul(w * scale, columns)
+
+    return _scan(p, w, p.size * w.dtype.itemsize, add)
+
+  return core
+
+
+def _ternary(
+    key: base.Key, shape: tuple[int, ...], dtype: Any) -> jax.Array:
+  """Entries +1, -1 and 0, with probabilities 1/6, 1/6 and 2/3; not all 0."""
+  which, sign = jax.random.split(key)
+  bits = jax.random.bits(which, shape, jnp.uint32)
+  kept = bits <= jnp.maximum(np.uint32(2**32 // 3), bits.min())
+  return jnp.where(kept, hadamard.signs(sign, shape, dtype), 0)
+
+
+def _sparse(
+    per_column: Callable[[int, int], int], nested: bool = False,
+    positive: bool = False,
+) -> Callable[[Projection, jax.Array], jax.Array]:
+  """Returns the core of columns with so many nonzeros, one in every part.
+
+  `nested` draws their rows by one key for all columns, the report's defect.
+  """
+
+  def core(p: Projection, w: jax.Array) -> jax.Array:
+    count = per_column(p.size, p.dim)
+    root = 1 / math.sqrt(count)
+
+    def draw(key: base.Key) -> tuple[jax.Array, jax.Array]:
+      where, sign = jax.random.split(key)
+      rows = _strata(p.key if nested else where, p.size, count)
+      values = (jnp.ones(count, w.dtype) if positive
+                else hadamard.signs(sign, (count,), w.dtype))
+      return rows, values
+
+    def add(theta: jax.Array, keys: jax.Array, w: jax.Array) -> jax.Array:
+      rows, values = jax.vmap(draw)(keys)
+      if nested:
+        return theta.at[rows[0]].add(
+            linalg.matmul(w * root, values), unique_indices=True,
+            indices_are_sorted=True)
+      return theta.at[rows].add(
+          values * (w * root)[:, None], mode='promise_in_bounds')
+
+    return _scan(p, w, 4 * count * w.dtype.itemsize, add)
+
+  return core
+
+
+def _fraction(
+    size: int, dim: int, *, of: str, parts: int = 1) -> int:
+  """Returns the nonzeros of a column of density 1 / sqrt(dim or size)."""
+  base_size = dim if of == 'dim' else size
+  return max(1, min(size, round(size / (parts * math.sqrt(base_size)))))
+
+
+_by_dim = functools.partial(_fraction, of='dim')
+_half = functools.partial(_fraction, of='dim', parts=2)
+_by_size = functools.partial(_fraction, of='size')
+
+
+def _all(size: int, dim: int) -> int:
+  del dim
+  return size
+
+
+def _gain(size: int, dim: int) -> float:
+  return math.sqrt(size / dim)
+
+
+_KINDS = {
+    'hadamard': _Kind(_hadamard, _all),
+    'gaussian': _Kind(_dense(jax.random.normal), _all, _gain),
+    'orthonormal': _Kind(
+        _orthonormal, _all,
+        bytes=lambda size, dim: 12 * size * dim),
+    'achlioptas': _Kind(_dense(_ternary), lambda size, dim: round(size / 3)),
+    'very_sparse': _Kind(_sparse(_by_size), _by_size),
+    'fastfood': _Kind(_fastfood, _all),
+    'srht': _Kind(_srht, _all),
+    'identity': _Kind(_identity, lambda size, dim: 1),
+}
+for _name, _count, _norm, _positive in (
+    ('sparse', _by_dim, lambda size, dim: 1.0, False),
+    ('sparse2full', _by_dim, _gain, False),
+    ('sparse2', _half, lambda size, dim: math.sqrt(size / (2 * dim)), True),
+    ('sparse_original', _by_size, _gain, False)):
+  for _nested in (False, True):
+    _KINDS[_name + '_nested' * _nested] = _Kind(
+        _sparse(_count, _nested, _positive), _count, _norm)
+
+
+def _check_bytes(needed: int, max_bytes: int, what: Any) -> None:
+  if needed > max_bytes:
+    raise ValueError(
+        f'{what} needs {needed / 2**30:.3g} GiB of memory, more than '
+        f"max_bytes={max_bytes}; kind='hadamard' has orthonormal columns, too, "
+        'and needs memory in proportion to size + dim')
+
+
+def projection(
+    kind: str, key: base.Key, size: int, dim: int, *,
+    column_norm: float | None = 1.0, max_bytes: int = MAX_BYTES,
+) -> Projection:
+  r"""Makes a random projection P (size, dim) = (D, d), as an operator.
+
+  With columns of norm 1, and so $E |P w|^2 = |w|^2$ (equality for orthonormal
+  ones):
+
+  * 'hadamard': orthonormal columns for every size, in O(D log d) operations.
+    Rows are cut into blocks of n rows, n the power of 2 that holds d: each is
+    $S' H S / \sqrt{n}$ with a Hadamard matrix H and random signs S, S'.
+    What is left over becomes smaller blocks, of some coordinates each.
+  * 'gaussian': independent normal entries, columns normalised.
+  * 'orthonormal': Q of a Gaussian matrix; it alone is made whole.
+  * 'achlioptas': entries +1, -1, 0 with probabilities 1/6, 1/6, 2/3,
+    normalised.
+  * 'very_sparse': $\sqrt{D}$ entries a column, of random sign.
+  * 'fastfood': blocks $S' H G Q H S$ with a Gaussian diagonal G and a
+    permutation Q. Columns of a truncated last block have that norm on average.
+  * 'srht': d columns of one $S' H S$ of more than D rows.
+  * 'identity': d of the parameters themselves, others stay.
+  * the report's: 'sparse' and 'sparse2full', density $1/\sqrt{d}$; 'sparse2',
+    half of that, and positive; 'sparse_original', density $1/\sqrt{D}$. Each
+    also with its sampler's defect, as 'sparse_nested' and so on: all columns
+    have their nonzeros in the same rows.
+
+  A sparse column has one nonzero in each of as many equal parts of the rows as
+  it has nonzeros: the number is exact, no row is hit twice.
+
+  Args:
+    kind: one of these.
+    key: a JAX PRNG key.
+    size: D.
+    dim: d <= D.
+    column_norm: the norm of every column. What a learning rate means depends on
+      it. None is that of the report's code: $\sqrt{D/d}$ for 'gaussian',
+      'sparse2full' and 'sparse_original', $\sqrt{D/2d}$ for 'sparse2', 1 for
+      'sparse'; others have none.
+    max_bytes: what the working memory may be, in bytes.
+
+  Returns:
+    A Projection.
+
+  Raises:
+    ValueError: for an unknown kind, sizes that do not fit, a norm that is not
+      positive, or if more memory is needed than allowed.
+
+  Example:
+    >>> import jax, jax.numpy as jnp, structinit_jax as si
+    >>> p = si.subspace.projection('hadamard', jax.random.key(0), 1000, 20)
+    >>> dense = p.to_dense()
+    >>> bool(abs(dense.T @ dense - jnp.eye(20)).max() < 1e-5)
+    True
+    >>> theta = p.apply(jnp.ones(20))
+    >>> bool(abs(p.transpose(theta) - 1).max() < 1e-5)
+    True
+
+  Source: Li, Farkhoor, Liu, Yosinski (2018); Le, Sarlos, Smola (2013) for
+    'fastfood'; Achlioptas (2003); Li, Hastie, Church (2006) for 'very_sparse';
+    Ailon and Chazelle (2006) and Tropp (2011) for Hadamard matrices with random
+    signs; Minut for the variants. The blocks of 'hadamard' are this library's.
+  """
+  if kind not in _KINDS:
+    raise ValueError(f'kind {kind!r} is unknown; use {", ".join(_KINDS)}')
+  base.check_key(key)
+  size = base.integer('size', size, 1)
+  dim = base.integer('dim', dim)
+  if not 1 <= dim <= size:
+    raise ValueError(
+        f'dim={dim} must lie between 1 and the {size} parameters; the nearest '
+        f'that works is {min(max(dim, 1), size)}')
+  if size >= 2**31:
+    raise ValueError(
+        f'size={size} must be below 2^31; project the layers one by one '
+        '(per_layer)')
+  known = _KINDS[kind]
+  if column_norm is None:
+    if known.published is None:
+      raise ValueError(
+          f'column_norm=None is for the kinds of the report, not for {kind!r}; '
+          'give a number, such as 1.0')
+    column_norm = known.published(size, dim)
+  made = Projection(
+      key, kind, size, dim, base.positive('column_norm', column_norm))
+  _check_bytes(known.bytes(size, dim), max_bytes,
+               f'kind={kind!r} of size={size} and dim={dim}')
+  return made
