@@ -25,9 +25,9 @@ from experiments import summary
 import structinit_jax as si
 
 __all__ = [
-    'distance_matrices', 'excess_plot', 'kernel_distributions',
-    'kernel_pictures', 'learning_curves', 'main', 'packing_pictures',
-    'strip_plot',
+    'dimension_plot', 'distance_matrices', 'excess_plot',
+    'kernel_distributions', 'kernel_pictures', 'learning_curves', 'main',
+    'packing_pictures', 'strip_plot',
 ]
 
 Groups = dict[str, list[Mapping[str, Any]]]
@@ -233,6 +233,40 @@ def excess_plot(rows: Sequence[Mapping[str, Any]]) -> bytes:
       axis.grid(alpha=0.3)
     figure.legend(*axes[0].get_legend_handles_labels(), loc='outside right',
                   fontsize=8)
+  return image[0]
+
+
+def dimension_plot(found: Mapping[str, Any]) -> bytes:
+  """Draws accuracy against the dimension of the subspace, and where it is
+  enough.
+
+  Args:
+    found: as of `intrinsic_dimension.find`.
+
+  Returns:
+    A PNG.
+  """
+  rows = found['tried']
+  dims = [row['d'] for row in rows]
+  error = np.nan_to_num([row['± %'] for row in rows])
+  with _figure(6.4, 4.2) as (figure, image):
+    axis = figure.subplots()
+    axis.errorbar(dims, [row['accuracy %'] for row in rows], yerr=error,
+                  fmt='o-', color=_BLUE, capsize=3, label='in the subspace')
+    axis.axhline(found['baseline'], color='0.4', label='all parameters')
+    axis.axhline(found['threshold'], color=_ORANGE, linestyle='--',
+                 label=f'{found["share"]:.0%} of that')
+    low, high = found['interval']
+    if low is not None and high is not None:
+      axis.axvspan(low, high, color=_OTHERS, alpha=0.5,
+                   label='where seeds reach it, 95 %')
+    if found['dimension'] is not None:
+      axis.axvline(found['dimension'], color='0.6', linestyle=':',
+                   label=f'd = {found["dimension"]}')
+    axis.set_xscale('log')
+    axis.set_xlabel('dimensions of the subspace')
+    axis.set_ylabel('test accuracy, %')
+    axis.legend(loc='lower right')
   return image[0]
 
 

@@ -32,12 +32,15 @@ class Recipe:
       trained for as many epochs again.
     factors: options of `si.lowrank.factor_shapes`, for models of which some
       kernels are factors.
+    subspace: options of `si.subspace.within`, for models that are trained in a
+      random subspace.
   """
 
   rules: tuple[tuple[str, Any], ...]
   frozen: str | None = None
   prune: tuple[tuple[str, si.pruning.Method], ...] = ()
   factors: Mapping[str, Any] | None = None
+  subspace: Mapping[str, Any] | None = None
 
   def shapes(self, full: Any) -> Any:
     """Returns the shapes of the parameters, from those of the full model."""
@@ -307,6 +310,29 @@ def _lfai(
                'select': rf'(?!({dense})/).*'})
 
 
+def _subspace(
+    dim: int, projection: str = 'hadamard', column_norm: float | None = 1.0,
+    per_layer: bool | str = False, origin: float = 1.0,
+    body: str = 'lecun_normal',
+) -> Recipe:
+  """Few coordinates, from `origin` times the kernels of `body`."""
+  if body not in _INITIALIZERS:
+    raise ValueError(
+        f'body={body!r} must be one of {", ".join(sorted(_INITIALIZERS))}')
+  if not 0 <= origin < float('inf'):
+    raise ValueError(f'origin={origin} must be finite and at least 0')
+  kernels = _INITIALIZERS[body]()
+
+  def scaled(key: jax.Array, shape: Sequence[int], dtype: Any = None
+             ) -> jax.Array:
+    return origin * kernels(key, shape, dtype)
+
+  return Recipe(
+      ((r'.*kernel', _by_rank(scaled)), *_REST),
+      subspace={'dim': dim, 'projection': projection,
+                'column_norm': column_norm, 'per_layer': per_layer})
+
+
 def _only(where: str, maker: Callable[..., Any]) -> Callable[..., Recipe]:
   """Returns recipes with a structured `where` layer; `body` elsewhere."""
   @registry.forwards_options(maker)
@@ -334,6 +360,7 @@ registry.INITIALIZERS['dictionary'] = _only('stem', si.grassmann.dictionary)
 registry.INITIALIZERS['grassmann'] = _only('stem', si.grassmann.packing)
 registry.INITIALIZERS['simplex_head'] = _only(
     'head', si.grassmann.simplex_head)
+registry.INITIALIZERS['subspace'] = _subspace
 registry.INITIALIZERS['tight_frame'] = _only('stem', si.grassmann.tight_frame)
 
 

@@ -37,6 +37,7 @@ __all__ = ['Evaluation', 'State', 'Trainer', 'key_of_seed']
 # Folded in where an epoch's number may be.
 _AUGMENT_STREAM = np.uint32(2**31)
 _PRUNE_STREAM = np.uint32(2**31 + 1)
+_SUBSPACE_STREAM = np.uint32(2**31 + 2)
 _DTYPES = ('float32', 'bfloat16', 'float16')
 _EVAL_BATCH = 512
 _MEMORY_SHARE = 0.5  # of a device's memory, for one program
@@ -183,9 +184,16 @@ class Trainer:
         x.reshape(by_channel) for x in (self._offset, self._scale))
     return (images.astype(jnp.float32) - offset) / scale
 
-  def _make_optimizer(self, labels: Any) -> optax.GradientTransformation:
+  def _make_optimizer(
+      self, recipe: initializers.Recipe, key: jax.Array
+  ) -> optax.GradientTransformation:
+    """Returns the optimizer; the key is for what its `init` draws."""
+    optimizer = self._optimizer
+    if recipe.subspace is not None:
+      optimizer = si.subspace.within(key, optimizer, **recipe.subspace)
+    _, labels = recipe.build(recipe.shapes(self.shapes))
     return optax.partition(
-        {initializers.TRAIN: self._optimizer,
+        {initializers.TRAIN: optimizer,
          initializers.FREEZE: optax.set_to_zero()}, labels)
 
   def init(self, recipe: initializers.Recipe, seeds: Sequence[int]) -> State:
@@ -199,11 +207,12 @@ class Trainer:
       The state before the first epoch.
     """
     shapes = recipe.shapes(self.shapes)
-    init_fn, labels = recipe.build(shapes)
-    optimizer = self._make_optimizer(labels)
+    init_fn, _ = recipe.build(shapes)
 
     def one(key: jax.Array) -> State:
       init_key, order_key = jax.random.split(key)
+      optimizer = self._make_optimizer(
+          recipe, jax.random.fold_in(init_key, _SUBSPACE_STREAM))
       params, aux = init_fn.init_with_aux(init_key, shapes)
       masks = jax.tree.map(jnp.asarray, aux['masks'])
       if recipe.prune:  # room for those to come
@@ -232,10 +241,10 @@ class Trainer:
     Returns:
       The state before the first epoch of the pruned models.
     """
-    _, labels = recipe.build(recipe.shapes(self.shapes))
-    optimizer = self._make_optimizer(labels)
 
     def one(state: State) -> State:
+      optimizer = self._make_optimizer(
+          recipe, jax.random.fold_in(state.key, _SUBSPACE_STREAM))
       masks = recipe.masks(
           jax.random.fold_in(state.key, _PRUNE_STREAM), state.params)
       masks = jax.tree.map(
@@ -315,11 +324,12 @@ class Trainer:
       The program, for `train_epoch`, and the seconds it took to compile.
     """
     leaves, treedef = jax.tree.flatten(state)
-    key = (recipe.frozen, treedef, *((x.shape, x.dtype) for x in leaves))
+    key = (recipe.frozen, str(recipe.subspace), treedef,
+           *((x.shape, x.dtype) for x in leaves))
     if key not in self._compiled:
       start = time.perf_counter()
-      _, labels = recipe.build(recipe.shapes(self.shapes))
-      epoch = functools.partial(self._epoch, self._make_optimizer(labels))
+      optimizer = self._make_optimizer(recipe, jax.random.key(0))
+      epoch = functools.partial(self._epoch, optimizer)
       program = jax.jit(
           epoch, donate_argnums=0, in_shardings=self._replicated,
           out_shardings=self._replicated)

@@ -78,6 +78,10 @@ ROWS = {
     'low_rank': (
         si.lowrank.low_rank(rank_scale=0.5, method='rescaled'), (6, 8), 1,
         [(1, 1), (2, 1), (3, 3, 2, 8), (0, 8), (8, 0)]),
+    # Kernels of few coordinates.
+    'subspace': (
+        si.subspace.drawn(fraction=0.5), (6, 8), 1,
+        [(1, 1), (3, 3, 2, 8), (7,), (0, 8), (8, 0)]),
     # The baselines, with full masks and with sparse ones.
     'givens': (si.pruning.givens(density=0.5), (4, 8), 1, [(2, 4), (0, 8)]),
     'ramanujan_normal': (
@@ -333,7 +337,8 @@ def test_it_prints_as_a_call(name):
   assert str(init) == repr(init)
   assert ' at 0x' not in repr(init)
   assert repr(init).startswith(
-      ('zeros', 'grassmann.', 'sao.', 'pruning.', 'lowrank.', 'with_axes('))
+      ('zeros', 'grassmann.', 'sao.', 'pruning.', 'lowrank.', 'subspace.',
+       'with_axes('))
 
 
 @every_row

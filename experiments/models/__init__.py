@@ -10,6 +10,7 @@ from experiments import registry
 from experiments.models import efficientnet
 from experiments.models.deep_mlp import DeepMLP
 from experiments.models.efficientnet import EfficientNet
+from experiments.models.lenet import LeNet
 from experiments.models.lipconvnet import LipConvNet
 from experiments.models.mixer import MixerNano
 from experiments.models.mixer import ResMLP
@@ -24,6 +25,7 @@ from experiments.models.vgg import VGG16
 
 registry.MODELS['deep_mlp'] = DeepMLP
 registry.MODELS['efficientnet'] = efficientnet.efficientnet
+registry.MODELS['lenet'] = LeNet
 registry.MODELS['lipconvnet'] = LipConvNet
 registry.MODELS['mixer_nano'] = MixerNano
 registry.MODELS['mlp'] = MLP
@@ -38,7 +40,7 @@ registry.MODELS['vanilla_cnn'] = VanillaCNN
 registry.MODELS['vgg16'] = VGG16
 
 __all__ = [
-    'MLP', 'VGG16', 'DeepMLP', 'EfficientNet', 'LipConvNet', 'MixerNano',
-    'ResMLP', 'ResNet', 'ShallowCNN', 'VanillaCNN', 'resnet18', 'resnet50',
-    'resnet_cifar',
+    'MLP', 'VGG16', 'DeepMLP', 'EfficientNet', 'LeNet', 'LipConvNet',
+    'MixerNano', 'ResMLP', 'ResNet', 'ShallowCNN', 'VanillaCNN', 'resnet18',
+    'resnet50', 'resnet_cifar',
 ]

@@ -1,5 +1,6 @@
 """Draft."""
 
+from structinit_jax.subspace.initializers import drawn
 from structinit_jax.subspace.projections import Projection
 from structinit_jax.subspace.projections import projection
 from structinit_jax.subspace.storage import load
@@ -10,6 +11,6 @@ from structinit_jax.subspace.training import within
 from structinit_jax.subspace.training import WithinState
 
 __all__ = [
-    'Projection', 'Subspace', 'WithinState', 'load', 'projection',
+    'Projection', 'Subspace', 'WithinState', 'drawn', 'load', 'projection',
     'reparameterize', 'save', 'within',
 ]

@@ -129,6 +129,7 @@ class _Kind(NamedTuple):
 def _apply(projection: Projection, w: jax.Array) -> jax.Array:
   # Barriers keep XLA from fusing it with what is around, so that it gives the
   # same bits wherever it is used.
+  w = lax.optimization_barrier(w)
   w = lax.optimization_barrier(w * projection.column_norm)
   return lax.optimization_barrier(_KINDS[projection.kind].core(projection, w))
 

@@ -1,0 +1,1 @@
+"""Training in random subspaces (Li et al.; Minut)."""

@@ -1,0 +1,344 @@
+"""Subspace training: membership, roles, equivalence, bits everywhere."""
+
+import dataclasses
+import functools
+import hashlib
+import json
+import math
+import os
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec
+import numpy as np
+import optax
+import pytest
+
+import structinit_jax as si
+from structinit_jax.subspace import plans
+
+KEY = jax.random.key(8)
+SHAPES = {'stem': {'kernel': (3, 3, 2, 8), 'bias': (8,)},
+          'head': {'kernel': (40, 16), 'bias': (16,)}}
+SIZE = 144 + 8 + 640 + 16
+EXACT = ['hadamard', 'srht', 'identity', 'very_sparse']
+
+
+def tree_of(dtype=jnp.float32, seed=0):
+  return jax.tree.map(
+      lambda shape: jax.random.normal(
+          jax.random.fold_in(jax.random.key(seed), math.prod(shape)), shape,
+          dtype), SHAPES, is_leaf=lambda x: isinstance(x, tuple))
+
+
+def flat(tree):
+  return np.concatenate([np.asarray(x, np.float64).reshape(-1)
+                         for x in jax.tree.leaves(tree)])
+
+
+def drawn(subspace, seed=1):
+  """Random coordinates."""
+  leaves, treedef = jax.tree.flatten(subspace.w)
+  return treedef.unflatten([
+      jax.random.normal(jax.random.key(seed + i), x.shape, x.dtype)
+      for i, x in enumerate(leaves)])
+
+
+def equal(a, b):
+  assert jax.tree.structure(a) == jax.tree.structure(b)
+  for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+    assert x.dtype == y.dtype
+    np.testing.assert_array_equal(np.asarray(x), np.asarray(y))
+
+
+def test_parameters_are_origin_plus_p_w():
+  params = tree_of()
+  subspace = si.subspace.reparameterize(KEY, params, 30)
+  equal(subspace.expand(), params)
+  w = drawn(subspace)
+  moved = flat(subspace.expand(w)) - flat(params)
+  (projection,) = subspace.plan.projections(KEY)
+  matrix = np.asarray(projection.to_dense(), np.float64)
+  coordinates = np.asarray(w['projected']['all'], np.float64)
+  np.testing.assert_allclose(moved, matrix @ coordinates, atol=1e-6)
+  # So it is in the span of P, and w can be read off it.
+  np.testing.assert_allclose(matrix.T @ moved, coordinates, atol=2e-6)
+
+
+def test_gradients_are_projected():
+  params = tree_of()
+  subspace = si.subspace.reparameterize(KEY, params, 25, column_norm=3.0)
+
+  def loss(params):
+    return sum(jnp.sum(jnp.sin(x)) for x in jax.tree.leaves(params))
+
+  w = drawn(subspace)
+  want = jax.grad(lambda w: loss(subspace.expand(w)))(w)
+  got = subspace.project(jax.grad(loss)(subspace.expand(w)))
+  np.testing.assert_allclose(
+      got['projected']['all'], want['projected']['all'], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize('rule', ['equal', 'proportional', 'sqrt', True])
+def test_a_subspace_a_layer(rule):
+  params = tree_of()
+  subspace = si.subspace.reparameterize(KEY, params, 60, per_layer=rule)
+  dims = {group.name: group.dim for group in subspace.plan.groups}
+  assert sum(dims.values()) == 60
+  sizes = {'stem': 152, 'head': 656}
+  weigh = plans._WEIGHTS['proportional' if rule is True else rule]
+  total = sum(weigh(size) for size in sizes.values())
+  for name, size in sizes.items():
+    assert abs(dims[name] - 1 - 58 * weigh(size) / total) <= 1
+  w = drawn(subspace)
+  w['projected']['stem'] *= 0
+  moved = subspace.expand(w)
+  equal(moved['stem'], params['stem'])
+  assert (moved['head']['kernel'] != params['head']['kernel']).all()
+
+
+def test_dimensions_are_divided():
+  """At least one each, never more than there are, all of them used."""
+  rng = np.random.default_rng(0)
+  for _ in range(300):
+    sizes = rng.integers(1, 200, size=rng.integers(1, 9)).tolist()
+    dim = int(rng.integers(len(sizes), sum(sizes) + 1))
+    for rule in plans._WEIGHTS:
+      found = plans._divide(dim, sizes, rule)
+      assert sum(found) == dim
+      assert all(1 <= d <= size for d, size in zip(found, sizes, strict=True))
+  assert plans._divide(3 + 90, [10, 1000, 1000], 'equal') == [10, 42, 41]
+
+
+def test_roles():
+  params = tree_of() | {'steps': jnp.zeros((), jnp.int32)}
+  subspace = si.subspace.reparameterize(
+      KEY, params, 20, rules=[('.*bias', 'train'), ('stem/.*|steps', 'freeze'),
+                              ('.*', 'project')])
+  assert set(subspace.w['trained']) == {'stem/bias', 'head/bias'}
+  assert subspace.plan.groups[0].size == 640
+  moved = subspace.expand(drawn(subspace))
+  equal(moved['stem']['kernel'], params['stem']['kernel'])
+  equal(moved['steps'], params['steps'])
+  assert (moved['stem']['bias'] != params['stem']['bias']).all()
+  equal(subspace.expand(), params)
+
+
+def test_16_bits_are_the_rounded_sum():
+  params = tree_of(jnp.bfloat16)
+  subspace = si.subspace.reparameterize(KEY, params, 30)
+  assert subspace.w['projected']['all'].dtype == jnp.float32
+  w = drawn(subspace)
+  wide = dataclasses.replace(subspace, origin=jax.tree.map(
+      lambda x: x.astype(jnp.float32), params))
+  equal(subspace.expand(w), jax.tree.map(
+      lambda x: x.astype(jnp.bfloat16), wide.expand(w)))
+
+
+@pytest.mark.parametrize('optimizer', [
+    optax.sgd(0.1, momentum=0.9), optax.rmsprop(0.01),
+    optax.chain(optax.add_decayed_weights(0.1), optax.sgd(0.1))])
+def test_within_takes_the_steps_of_reparameterize(optimizer):
+  params, target = tree_of(), tree_of(seed=3)
+  options = {'dim': 20, 'column_norm': 2.0, 'rules': [
+      ('stem/bias', 'train'), ('head/bias', 'freeze'), ('.*', 'project')]}
+
+  def loss(params):
+    return sum(jnp.sum((x - y)**2) for x, y in zip(
+        jax.tree.leaves(params), jax.tree.leaves(target), strict=True)) / 99
+
+  subspace = si.subspace.reparameterize(KEY, params, **options)
+  w = subspace.w
+
+  @jax.jit
+  def step(w, state):
+    updates, state = optimizer.update(
+        jax.grad(lambda w: loss(subspace.expand(w)))(w), state, w)
+    return optax.apply_updates(w, updates), state
+
+  below = si.subspace.within(KEY, optimizer, **options)
+
+  @jax.jit
+  def other(params, state):
+    updates, state = below.update(jax.grad(loss)(params), state, params)
+    return optax.apply_updates(params, updates), state
+
+  state, other_state, moved = optimizer.init(w), below.init(params), params
+  for _ in range(6):
+    w, state = step(w, state)
+    moved, other_state = other(moved, other_state)
+  for x, y in zip(jax.tree.leaves(w), jax.tree.leaves(other_state.w),
+                  strict=True):
+    np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5)
+  np.testing.assert_allclose(
+      flat(subspace.expand(w)), flat(moved), atol=2e-5)
+  assert loss(moved) < loss(params)
+  equal(moved['head']['bias'], params['head']['bias'])
+
+
+def test_within_over_seeds():
+  """The key is in the state: mapped over keys, each has its own subspace."""
+  params = {'kernel': jnp.ones((20, 5))}
+
+  def step(key):
+    optimizer = si.subspace.within(key, optax.sgd(1.0), dim=4)
+    return optimizer.update(params, optimizer.init(params))[0]['kernel']
+
+  keys = jax.random.split(KEY, 3)
+  many = jax.vmap(step)(keys)
+  for one, key in zip(many, keys, strict=True):
+    np.testing.assert_allclose(one, step(key), atol=1e-6)
+  assert np.linalg.matrix_rank(many.reshape(3, -1)) == 3
+
+
+@pytest.mark.parametrize('kind', EXACT)
+def test_jit_changes_no_bit(kind):
+  params = tree_of()
+  subspace = si.subspace.reparameterize(KEY, params, 30, projection=kind)
+  w = drawn(subspace)
+  want = subspace.expand(w)
+  equal(jax.jit(lambda s, w: s.expand(w))(subspace, w), want)
+  # In the midst of other operations, too.
+  equal(jax.jit(lambda s, w: jax.tree.map(
+      lambda x: x * 2, s.expand(jax.tree.map(lambda x: x / 4 * 4, w))))(
+          subspace, w), jax.tree.map(lambda x: x * 2, want))
+
+
+@pytest.mark.parametrize('axis_type', list(jax.sharding.AxisType)[:2])
+@pytest.mark.parametrize('kind', EXACT)
+def test_eight_devices_change_no_bit(kind, axis_type):
+  params = tree_of()
+  subspace = si.subspace.reparameterize(KEY, params, 30, projection=kind)
+  w = drawn(subspace)
+  want = subspace.expand(w)
+  mesh = jax.make_mesh((8,), ('d',), axis_types=(axis_type,))
+  sharding = NamedSharding(mesh, PartitionSpec())
+  split = jax.tree.map(lambda x: NamedSharding(mesh, PartitionSpec(
+      *[None] * (x.ndim - 1), 'd')), params)
+  sharded = jax.device_put(subspace, sharding)
+  sharded = dataclasses.replace(
+      sharded, origin=jax.device_put(params, split))
+  with jax.set_mesh(mesh):
+    got = jax.jit(lambda s, w: s.expand(w), out_shardings=split)(
+        sharded, jax.device_put(w, sharding))
+  equal(got, want)
+  assert got['stem']['kernel'].sharding == split['stem']['kernel']
+
+
+def digest(kind):
+  subspace = si.subspace.reparameterize(KEY, tree_of(), 30, projection=kind)
+  found = subspace.expand(drawn(subspace))
+  return hashlib.sha256(b''.join(
+      np.asarray(x).tobytes() for x in jax.tree.leaves(found))).hexdigest()
+
+
+def print_digests():
+  print(json.dumps({kind: digest(kind) for kind in EXACT}))
+
+
+def test_a_process_with_one_device_makes_the_same():
+  code = 'from tests.subspace import training_test as t; t.print_digests()'
+  env = os.environ | {'XLA_FLAGS': '', 'JAX_PLATFORMS': 'cpu'}
+  out = subprocess.run([sys.executable, '-c', code], check=True, text=True,
+                       capture_output=True, env=env).stdout
+  assert json.loads(out.splitlines()[-1]) == {
+      kind: digest(kind) for kind in EXACT}
+
+
+def test_another_key_is_another_subspace():
+  a, b = (si.subspace.reparameterize(jax.random.key(i), tree_of(), 9)
+          for i in (0, 1))
+  w = drawn(a)
+  assert (flat(a.expand(w)) != flat(b.expand(w))).mean() > 0.9
+
+
+@pytest.mark.parametrize('kwargs, message', [
+    ({'dim': 0}, 'dim=0 must lie between 1 and the 808 .*works is 1$'),
+    ({'dim': 809}, 'dim=809 must lie between .*works is 808'),
+    ({'dim': 1, 'per_layer': True}, r'between 2 \(one a layer\).*works is 2'),
+    ({'dim': 'x'}, "dim='x' must be an integer"),
+    ({'params': {}}, 'the tree has no parameters'),
+    ({'params': {'a': jnp.ones((0, 3))}}, 'no rule projects a parameter'),
+    ({'params': {'a': jnp.ones(9), 'n': jnp.ones(3, int)}},
+     "leaf 'n' of dtype int32: .*add a rule .'n', 'freeze'."),
+    ({'params': {'a': jnp.ones(9), 'n': 'text'}}, "leaf 'n' of dtype str"),
+    ({'rules': [('.*', 'freeze')]}, 'no rule projects a parameter'),
+    ({'rules': [('.*', 'freezes')]}, "a role is 'project', 'train' or"),
+    ({'rules': [('stem/.*', 'project')]}, 'no rule covers 2 of 4 leaves'),
+    ({'per_layer': 'eqal'}, "per_layer='eqal' must be False, True or one of "
+     "'equal', 'proportional', 'sqrt'"),
+    ({'projection': 'x'}, "kind 'x' is unknown"),
+    ({'column_norm': 0}, 'column_norm=0 must be'),
+    ({'projection': 'orthonormal', 'max_bytes': 1000}, 'needs .* GiB'),
+    ({'key': 1}, 'no JAX PRNG key')])
+def test_bad_requests(kwargs, message):
+  kwargs = {'key': KEY, 'params': tree_of(), 'dim': 5} | kwargs
+  with pytest.raises(ValueError, match=message):
+    si.subspace.reparameterize(**kwargs)
+  if 'key' in kwargs:
+    params = kwargs.pop('params')
+    with pytest.raises(ValueError, match=message):
+      si.subspace.within(optimizer=optax.sgd(1.0), **kwargs).init(params)
+
+
+def test_bad_coordinates():
+  subspace = si.subspace.reparameterize(KEY, tree_of(), 5)
+  with pytest.raises(ValueError, match='w of structure'):
+    subspace.expand({'all': jnp.ones(5)})
+  with pytest.raises(ValueError, match=r"leaf 'projected/all' of w has shape"):
+    subspace.expand(jax.tree.map(lambda x: x[1:], subspace.w))
+
+
+@pytest.fixture
+def file(tmp_path):
+  return tmp_path / 'model.subspace'
+
+
+@pytest.mark.parametrize('make_key', [
+    jax.random.key, jax.random.PRNGKey,
+    functools.partial(jax.random.key, impl='rbg')])
+def test_files_bring_back_every_bit(make_key, file):
+  params = tree_of(jnp.bfloat16)
+  subspace = si.subspace.reparameterize(
+      make_key(3), params, 40, projection='very_sparse', per_layer='sqrt',
+      column_norm=1.5,
+      rules=[('.*bias', 'train'), ('.*', 'project')])
+  subspace = dataclasses.replace(subspace, w=drawn(subspace))
+  si.subspace.save(file, subspace)
+  loaded = si.subspace.load(file, params)
+  equal(loaded.w, subspace.w)
+  equal(loaded.expand(), subspace.expand())
+  assert loaded.plan.groups == subspace.plan.groups
+
+
+def test_a_file_is_as_large_as_the_coordinates(file):
+  params = {'kernel': jnp.ones((1000, 100))}
+  si.subspace.save(file, si.subspace.reparameterize(KEY, params, 500))
+  assert 4 * 500 < file.stat().st_size < 4 * 500 + 500
+  assert os.listdir(file.parent) == [file.name]
+
+
+@pytest.mark.parametrize('change', [
+    lambda p: p | {'stem': p['head']},
+    lambda p: p | {'more': jnp.ones(1)},
+    lambda p: jax.tree.map(lambda x: x.astype(jnp.float16), p),
+    lambda p: jax.tree.map(lambda x: x.at[(0,) * x.ndim].add(1e-6), p)])
+def test_other_parameters_are_refused(change, file):
+  params = tree_of()
+  si.subspace.save(file, si.subspace.reparameterize(KEY, params, 5))
+  with pytest.raises(ValueError, match='saved with other parameters'):
+    si.subspace.load(file, change(params))
+
+
+def test_damaged_files_are_refused(file):
+  params = tree_of()
+  si.subspace.save(file, si.subspace.reparameterize(KEY, params, 5))
+  data = file.read_bytes()
+  for wrong in (b'', data[:-1], data + b'\0', b'SAOFILE2' + data[8:],
+                data[:99] + bytes([data[99] ^ 4]) + data[100:]):
+    file.write_bytes(wrong)
+    with pytest.raises(ValueError, match='model.subspace: '):
+      si.subspace.load(file, params)
