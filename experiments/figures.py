@@ -237,8 +237,7 @@ def excess_plot(rows: Sequence[Mapping[str, Any]]) -> bytes:
 
 
 def dimension_plot(found: Mapping[str, Any]) -> bytes:
-  """Draws accuracy against the dimension of the subspace, and where it is
-  enough.
+  """Draws accuracy against the dimension of the subspace.
 
   Args:
     found: as of `intrinsic_dimension.find`.

@@ -10,9 +10,6 @@ the end and averaged over the config's seeds. It is bisected on a logarithmic
 grid. Every seed also has a crossing of its own, linear in log d between the
 dimensions that were tried, and these an interval.
 
-Columns have norm 30 (`--options`): with Adam, steps 30 times as long as those of
-the direct training that the config's learning rate is for.
-
 Results are appended as they come, so a rerun resumes; `dimension.json`, `.md`
 and `.png` are written beside them.
 """
@@ -50,8 +47,8 @@ _RANGE = flags.DEFINE_list(
 _PER_DECADE = flags.DEFINE_integer(
     'per_decade', 24, 'Dimensions on the grid, from d to 10 d.', lower_bound=1)
 _OPTIONS = flags.DEFINE_string(
-    'options', 'column_norm=30.0', 'Further options of the initializer '
-    "`subspace`, such as \"projection='sparse', column_norm=30.0\".")
+    'options', '', 'Further options of the initializer `subspace`, such as '
+    "\"projection='sparse', column_norm=30.0\".")
 
 
 def grid(least: int, most: int, per_decade: int) -> list[int]:

@@ -49,6 +49,9 @@ def get_config() -> ml_collections.ConfigDict:
             ('SVD', "method='spectral'"),
             ('exact', "method='exact'"),
             ('exact, norms kept', "norms='kept'"))),
+      *(f'1000 {label} = subspace(dim=1000, projection={kind!r}, '
+        "column_norm=4.0, body='he_normal')" for label, kind in (
+            ('dimensions', 'hadamard'), ('of the weights', 'identity'))),
   )
   config.baseline = 'he_normal'
   return config

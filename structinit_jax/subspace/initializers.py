@@ -53,11 +53,10 @@ def drawn(
   """
   if (dim is None) == (fraction is None):
     raise ValueError(f'dim={dim} and fraction={fraction}: give one of the two')
-  if dim is not None:
-    dim = base.integer('dim', dim, 1)
-  if fraction is not None and not 0 < fraction <= 1:
-    raise ValueError(
-        f'fraction={fraction!r} must be above 0 and at most 1 (all weights)')
+  least = 1 if dim is None else base.integer('dim', dim, 1)
+  share = 0.0 if fraction is None else base.positive('fraction', fraction)
+  if share > 1:
+    raise ValueError(f'fraction={share} must be at most 1, all weights')
   scale = base.positive('scale', scale)
   projections.projection(projection, jax.random.key(0), 1, 1)
 
@@ -65,7 +64,7 @@ def drawn(
       key: base.Key, shape: tuple[int, ...], dtype: Any
   ) -> tuple[projections.Projection, jax.Array]:
     size = math.prod(shape)
-    d = dim if fraction is None else max(1, round(fraction * size))
+    d = max(least, round(share * size))
     where, how = jax.random.split(key)
     norm = math.sqrt(scale / base.fan_in(shape) * size / d)
     made = projections.projection(

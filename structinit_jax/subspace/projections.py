@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import jax
 from jax import lax
+from jax.experimental import sparse
 import jax.numpy as jnp
 import numpy as np
 
@@ -103,6 +104,33 @@ class Projection:
     rows = lax.map(self.apply, jnp.eye(self.dim, dtype=jnp.float32))
     return rows.T
 
+  def to_bcoo(self, max_bytes: int = MAX_BYTES) -> sparse.BCOO:
+    """Returns P with its nonzeros stored, a float32 `BCOO` sorted by rows.
+
+    `jax.experimental.sparse.BCSR.from_bcoo` makes compressed rows of it.
+
+    Args:
+      max_bytes: what values and indices may take.
+
+    Raises:
+      ValueError: for a kind that is not sparse, or if it takes more.
+    """
+    entries = _KINDS[self.kind].entries
+    if entries is None:
+      raise ValueError(
+          f'kind={self.kind!r} has hardly a zero to leave out; use to_dense')
+    _check_bytes(12 * self.nonzeros, max_bytes,
+                 f'P ({self.size}, {self.dim}) as a BCOO')
+    rows, values = entries(self, _column_keys(self, jnp.arange(self.dim)))
+    rows = jnp.broadcast_to(rows, values.shape)
+    columns = jnp.broadcast_to(jnp.arange(self.dim)[:, None], rows.shape)
+    indices = jnp.stack([rows, columns], axis=-1).reshape(-1, 2)
+    scale = self.column_norm / math.sqrt(self.nonzeros // self.dim)
+    values = values.reshape(-1).astype(jnp.float32) * scale
+    return sparse.BCOO(
+        (values, indices), shape=(self.size, self.dim),
+        unique_indices=True).sort_indices()
+
   @property
   def nonzeros(self) -> int:
     """How many entries of P are not 0."""
@@ -115,12 +143,16 @@ class _Kind(NamedTuple):
   Attributes:
     core: `(projection, w) -> P w` with columns of norm 1.
     per_column: `(size, dim) -> ` the nonzeros of a column.
+    entries: `(projection, keys) -> rows, signs` of the columns of these keys,
+      both (columns, nonzeros), or one row of rows for all; of sparse kinds.
     published: `(size, dim) -> ` the column norm of the report's code, if any.
     bytes: `(size, dim) -> ` the working memory in bytes.
   """
 
   core: Callable[[Projection, jax.Array], jax.Array]
   per_column: Callable[[int, int], int]
+  entries: Callable[
+      [Projection, jax.Array], tuple[jax.Array, jax.Array]] | None = None
   published: Callable[[int, int], float] | None = None
   bytes: Callable[[int, int], int] = lambda size, dim: 12 * (size + dim)
 
@@ -233,6 +265,11 @@ def _orthonormal(p: Projection, w: jax.Array) -> jax.Array:
   return linalg.matmul(linalg.haar(p.key, (p.size, p.dim), w.dtype), w)
 
 
+def _column_keys(p: Projection, columns: jax.Array) -> jax.Array:
+  return jax.vmap(functools.partial(jax.random.fold_in, p.key))(
+      columns.astype(jnp.uint32))
+
+
 def _scan(
     p: Projection, w: jax.Array, bytes_each: int,
     add: Callable[[jax.Array, jax.Array, jax.Array], jax.Array],
@@ -246,9 +283,7 @@ def _scan(
   @jax.checkpoint
   def step(theta: jax.Array, now: Any) -> tuple[jax.Array, None]:
     first, some = now
-    columns = (first + jnp.arange(chunk)).astype(jnp.uint32)
-    keys = jax.vmap(functools.partial(jax.random.fold_in, p.key))(columns)
-    return add(theta, keys, some), None
+    return add(theta, _column_keys(p, first + jnp.arange(chunk)), some), None
 
   first = jnp.arange(count) * chunk
   return lax.scan(step, jnp.zeros(p.size, w.dtype), (first, w))[0]
@@ -280,37 +315,42 @@ def _ternary(
 
 
 def _sparse(
-    per_column: Callable[[int, int], int], nested: bool = False,
-    positive: bool = False,
-) -> Callable[[Projection, jax.Array], jax.Array]:
-  """Returns the core of columns with so many nonzeros, one in every part.
+    per_column: Callable[[int, int], int],
+    published: Callable[[int, int], float] | None = None,
+    nested: bool = False, positive: bool = False,
+) -> _Kind:
+  """Returns a kind of columns with so many nonzeros, one in every part.
 
   `nested` draws their rows by one key for all columns, the report's defect.
   """
 
+  def entries(
+      p: Projection, keys: jax.Array) -> tuple[jax.Array, jax.Array]:
+    count = per_column(p.size, p.dim)
+    shape = len(keys), count
+    where, sign = jax.vmap(jax.random.split, out_axes=1)(keys)
+    rows = jax.vmap(lambda key: _strata(key, p.size, count))(
+        p.key[None] if nested else where)
+    values = jnp.ones(shape, jnp.int32) if positive else jax.vmap(
+        lambda key: hadamard.signs(key, (count,), jnp.int32))(sign)
+    return rows, values
+
   def core(p: Projection, w: jax.Array) -> jax.Array:
     count = per_column(p.size, p.dim)
-    root = 1 / math.sqrt(count)
-
-    def draw(key: base.Key) -> tuple[jax.Array, jax.Array]:
-      where, sign = jax.random.split(key)
-      rows = _strata(p.key if nested else where, p.size, count)
-      values = (jnp.ones(count, w.dtype) if positive
-                else hadamard.signs(sign, (count,), w.dtype))
-      return rows, values
 
     def add(theta: jax.Array, keys: jax.Array, w: jax.Array) -> jax.Array:
-      rows, values = jax.vmap(draw)(keys)
+      rows, values = entries(p, keys)
+      values, w = values.astype(w.dtype), w * (1 / math.sqrt(count))
       if nested:
         return theta.at[rows[0]].add(
-            linalg.matmul(w * root, values), unique_indices=True,
+            linalg.matmul(w, values), unique_indices=True,
             indices_are_sorted=True)
       return theta.at[rows].add(
-          values * (w * root)[:, None], mode='promise_in_bounds')
+          values * w[:, None], mode='promise_in_bounds')
 
     return _scan(p, w, 4 * count * w.dtype.itemsize, add)
 
-  return core
+  return _Kind(core, per_column, entries, published)
 
 
 def _fraction(
@@ -336,12 +376,14 @@ def _gain(size: int, dim: int) -> float:
 
 _KINDS = {
     'hadamard': _Kind(_hadamard, _all),
-    'gaussian': _Kind(_dense(jax.random.normal), _all, _gain),
+    'gaussian': _Kind(
+        _dense(jax.random.normal), _all, published=_gain),
     'orthonormal': _Kind(
         _orthonormal, _all,
         bytes=lambda size, dim: 12 * size * dim),
-    'achlioptas': _Kind(_dense(_ternary), lambda size, dim: round(size / 3)),
-    'very_sparse': _Kind(_sparse(_by_size), _by_size),
+    'achlioptas': _Kind(
+        _dense(_ternary), lambda size, dim: round(size / 3)),
+    'very_sparse': _sparse(_by_size),
     'fastfood': _Kind(_fastfood, _all),
     'srht': _Kind(_srht, _all),
     'identity': _Kind(_identity, lambda size, dim: 1),
@@ -352,8 +394,8 @@ for _name, _count, _norm, _positive in (
     ('sparse2', _half, lambda size, dim: math.sqrt(size / (2 * dim)), True),
     ('sparse_original', _by_size, _gain, False)):
   for _nested in (False, True):
-    _KINDS[_name + '_nested' * _nested] = _Kind(
-        _sparse(_count, _nested, _positive), _count, _norm)
+    _KINDS[_name + '_nested' * _nested] = _sparse(
+        _count, _norm, _nested, _positive)
 
 
 def _check_bytes(needed: int, max_bytes: int, what: Any) -> None:

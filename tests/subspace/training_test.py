@@ -340,5 +340,5 @@ def test_damaged_files_are_refused(file):
   for wrong in (b'', data[:-1], data + b'\0', b'SAOFILE2' + data[8:],
                 data[:99] + bytes([data[99] ^ 4]) + data[100:]):
     file.write_bytes(wrong)
-    with pytest.raises(ValueError, match='model.subspace: '):
+    with pytest.raises(ValueError, match=r'model.subspace: '):
       si.subspace.load(file, params)

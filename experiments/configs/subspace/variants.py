@@ -1,0 +1,38 @@
+"""The report's sparse projections, with its defect and without, on MNIST.
+
+    python -m experiments.main \
+        --config=experiments/configs/subspace/variants.py:report \
+        --workdir=runs/variants
+
+The perceptron 784-200-200-10 in 1,000 dimensions. `report`: with the column
+norms of the report's code and its sampler's defect (nested supports), at one
+learning rate, which is its ranking. `matched`: at one column norm, without the
+defect, beside this library's projections, and with the defect once more.
+"""
+
+import ml_collections
+
+from experiments.configs.subspace import dimension
+
+SPARSE = ('sparse', 'sparse2full', 'sparse2', 'sparse_original')
+OTHERS = ('hadamard', 'srht', 'fastfood', 'very_sparse', 'identity')
+
+
+def get_config(chosen: str = 'report') -> ml_collections.ConfigDict:
+  """Returns the config of either comparison."""
+  if chosen not in ('report', 'matched'):
+    raise ValueError(f'{chosen!r} is unknown; use report or matched')
+  config = dimension.get_config('mnist,fc')
+  config.seeds = 5
+  config.epochs = 2
+  nested = [f'{kind}_nested' for kind in SPARSE]
+  if chosen == 'report':
+    config.title = "The report's projections, its norms and its defect"
+    kinds, norm = nested, 'None'
+  else:
+    config.title = 'Projections at one column norm'
+    kinds, norm = [*OTHERS, *SPARSE, *nested], '2.0'
+  config.initializers = ('direct = lecun_normal', *(
+      f'{kind} = subspace(dim=1000, projection={kind!r}, column_norm={norm})'
+      for kind in kinds))
+  return config

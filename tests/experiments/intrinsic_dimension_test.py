@@ -1,0 +1,112 @@
+"""The search for the intrinsic dimension finds it, and resumes."""
+
+import json
+import math
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from experiments import figures
+from experiments import intrinsic_dimension
+from experiments.configs.subspace import dimension
+
+
+def test_the_grid_is_logarithmic():
+  dims = intrinsic_dimension.grid(10, 1000, 12)
+  assert (dims[0], dims[-1], len(dims)) == (10, 1000, 25)
+  steps = np.diff(np.log(dims))
+  assert abs(steps - math.log(10) / 12).max() < 0.05
+  assert intrinsic_dimension.grid(1, 3, 24) == [1, 2, 3]  # no double
+  for wrong in ((0, 10), (10, 10), (10, 3)):
+    with pytest.raises(ValueError, match=f'range {wrong[0]},{wrong[1]}: '):
+      intrinsic_dimension.grid(*wrong, 24)
+
+
+def test_bisection_is_exact_and_short():
+  dims = intrinsic_dimension.grid(10, 10_000, 24)
+  for least in (1, 10, 11, 300, 9999, 10_000):
+    calls = []
+
+    def reaches(dim, least=least, calls=calls):
+      calls.append(dim)
+      return dim >= least
+
+    assert intrinsic_dimension.bisect(reaches, dims) == min(
+        d for d in dims if d >= least)
+    assert len(calls) == len(set(calls)) <= 8
+  assert intrinsic_dimension.bisect(lambda dim: False, dims) is None
+
+
+def test_crossings_are_linear_in_log_d():
+  points = {10: 20.0, 100: 60.0, 1000: 100.0}
+  assert intrinsic_dimension.crossing(points, 80.0) == pytest.approx(
+      math.sqrt(100 * 1000))
+  assert intrinsic_dimension.crossing(points, 60.0) == pytest.approx(100)
+  assert intrinsic_dimension.crossing(points, 101.0) is None
+  assert intrinsic_dimension.crossing(points, 20.0) is None
+  # Of a curve that is not monotone, the last crossing.
+  assert intrinsic_dimension.crossing(
+      {10: 5.0, 20: 90.0, 40: 70.0, 80: 90.0}, 80.0) == pytest.approx(
+          math.sqrt(40 * 80))
+
+
+@pytest.fixture(scope='module')
+def searched(tmp_path_factory):
+  folder = tmp_path_factory.mktemp('search')
+  command = [
+      sys.executable, '-m', 'experiments.intrinsic_dimension',
+      f'--config={dimension.__file__}:digits,fc', f'--workdir={folder}',
+      '--range=20,2000', '--per_decade=2', '--config.epochs=2',
+      '--config.seeds=2', '--config.optimizer=sgd',
+      '--options=column_norm=2.0']
+  out = subprocess.run(command, capture_output=True, text=True, check=True)
+  return folder, out.stdout
+
+
+def test_a_second_search_trains_nothing(searched):
+  folder, _ = searched
+  before = (folder / 'results.jsonl').read_text()
+  config = dimension.get_config('digits,fc')
+  config.update({'epochs': 2, 'seeds': 2, 'optimizer': 'sgd'})
+  found = intrinsic_dimension.find(
+      config, folder, intrinsic_dimension.grid(20, 2000, 2), 0.9,
+      'column_norm=2.0')
+  assert found == json.loads((folder / 'dimension.json').read_text())
+  assert (folder / 'results.jsonl').read_text() == before
+
+
+def test_the_command_searches(searched):
+  folder, first = searched
+  results = (folder / 'results.jsonl').read_text()
+  found = json.loads((folder / 'dimension.json').read_text())
+  records = [json.loads(line) for line in results.splitlines()]
+  accuracy = {}
+  for record in records:
+    accuracy.setdefault(record['initializer'], []).append(
+        100 * record['final_accuracy'])
+  assert found['baseline'] == pytest.approx(np.mean(accuracy['direct']))
+  assert found['threshold'] == pytest.approx(0.9 * found['baseline'])
+  tried = {row['d']: row['accuracy %'] for row in found['tried']}
+  for d, value in tried.items():
+    assert value == pytest.approx(np.mean(accuracy[f'{d} dimensions']))
+  assert tried[found['dimension']] >= found['threshold']
+  assert all(value < found['threshold'] for d, value in tried.items()
+             if d < found['dimension'])
+  assert f'{found["dimension"]} dimensions reach' in first
+  assert (folder / 'dimension.png').read_bytes().startswith(b'\x89PNG')
+  assert len((folder / 'dimension.md').read_text().splitlines()) == (
+      2 + len(tried))
+
+
+def test_a_search_without_result_is_drawn():
+  rows = [{'d': 10, 'accuracy %': 50.0, '± %': math.nan}]
+  assert figures.dimension_plot({
+      'tried': rows, 'baseline': 90.0, 'threshold': 81.0, 'share': 0.9,
+      'interval': [None, None], 'dimension': None}).startswith(b'\x89PNG')
+
+
+def test_an_unknown_config_is_refused():
+  with pytest.raises(ValueError, match="'mnist,vgg' is unknown; use DATASET"):
+    dimension.get_config('mnist,vgg')
