@@ -103,7 +103,7 @@ def _contestants() -> dict[str, _Pair]:
   rows = _SIZE // _SLICE
   dense = jax.random.normal(key, (rows, _DIM))
   found['dense'] = _Pair(
-      lambda p, w: p @ w, lambda p, g: p.T @ g, dense, rows, _DIM, _SLICE)
+      lambda p, w: p @ w, lambda p, g: g @ p, dense, rows, _DIM, _SLICE)
   return found
 
 

@@ -179,12 +179,6 @@ def _blocks(size: int, dim: int) -> list[tuple[int, int]]:
   return found
 
 
-@jax.checkpoint
-def _flip(key: base.Key, x: jax.Array) -> jax.Array:
-  """Multiplies by random signs, drawn again in the backward pass."""
-  return x * hadamard.signs(key, x.shape, x.dtype)
-
-
 def _hadamard(p: Projection, w: jax.Array) -> jax.Array:
   """Blocks S' H S of all coordinates, or of as many as a block has rows.
 
@@ -197,18 +191,20 @@ def _hadamard(p: Projection, w: jax.Array) -> jax.Array:
   times, more = times + more // p.dim, more % p.dim
   scale = [1 / math.sqrt(max(1, times + extra)) for extra in (1, 0)]
   is_more = jnp.arange(p.dim) < more
-  keys = jax.random.split(p.key, 2 * len(blocks))
+  bits = iter(hadamard.random_bits(
+      p.key, [count * n for count, n in blocks for _ in range(2)]))
   parts, first = [], 0
-  for i, (count, n) in enumerate(blocks):
+  for count, n in blocks:
     root = 1 / math.sqrt(n)
     x = w * jnp.where(is_more, scale[0] * root, scale[1] * root).astype(w.dtype)
     if n >= p.dim:
-      x = jnp.broadcast_to(jnp.pad(x, (0, n - p.dim)), (count, n))
+      x = jnp.pad(x, (0, n - p.dim))
+      x = jnp.broadcast_to(lax.optimization_barrier(x), (count, n))
     else:
       x = x[(first + jnp.arange(count * n)) % p.dim].reshape(count, n)
       first = (first + count * n) % p.dim
-    x = _flip(keys[2 * i], x)
-    parts.append(_flip(keys[2 * i + 1], hadamard.transform(x)).reshape(-1))
+    x = hadamard.transform(hadamard.flip(next(bits), x))
+    parts.append(hadamard.flip(next(bits), x).reshape(-1))
   return jnp.concatenate(parts)
 
 
@@ -220,7 +216,8 @@ def _fastfood(p: Projection, w: jax.Array) -> jax.Array:
   """
   n = max(_LEAST_BLOCK, 1 << (p.dim - 1).bit_length())
   count = -(-p.size // n)
-  keys = jax.random.split(p.key, 4)
+  keys = jax.random.split(p.key, 3)
+  bits = hadamard.random_bits(keys[1], [count * n, p.size])
   gaussian = jax.random.normal(keys[0], (count, n), w.dtype)
   # Of the last block only some rows are left, and that much of its norm.
   rows = np.full((count, 1), n)
@@ -228,21 +225,22 @@ def _fastfood(p: Projection, w: jax.Array) -> jax.Array:
   norm = jnp.sqrt(jnp.sum(
       gaussian**2 * rows.astype(w.dtype), keepdims=True))
   x = jnp.broadcast_to(jnp.pad(w, (0, n - p.dim)), (count, n))
-  x = hadamard.transform(_flip(keys[1], x))
+  x = hadamard.transform(hadamard.flip(bits[0], x))
   order = jax.random.permutation(keys[2], n)
   x = x.at[:, order].get(unique_indices=True, mode='promise_in_bounds')
   x = hadamard.transform(x * (gaussian / norm))
-  return _flip(keys[3], x).reshape(-1)[:p.size]
+  return hadamard.flip(bits[1], x.reshape(-1)[:p.size])
 
 
 def _srht(p: Projection, w: jax.Array) -> jax.Array:
   """S' H S of one block as large as P, at d of its columns."""
   n = 1 << (p.size - 1).bit_length()
-  keys = jax.random.split(p.key, 3)
-  x = jnp.zeros(n, w.dtype).at[_strata(keys[0], n, p.dim)].set(
-      w, unique_indices=True, indices_are_sorted=True)
-  x = _flip(keys[1], x * (1 / math.sqrt(p.size)))
-  return _flip(keys[2], hadamard.transform(x[None])[0])[:p.size]
+  where, how = jax.random.split(p.key)
+  bits = hadamard.random_bits(how, [p.dim, p.size])
+  x = jnp.zeros(n, w.dtype).at[_strata(where, n, p.dim)].set(
+      hadamard.flip(bits[0], w * (1 / math.sqrt(p.size))),
+      unique_indices=True, indices_are_sorted=True)
+  return hadamard.flip(bits[1], hadamard.transform(x[None])[0, :p.size])
 
 
 def _identity(p: Projection, w: jax.Array) -> jax.Array:
@@ -311,7 +309,8 @@ def _ternary(
   which, sign = jax.random.split(key)
   bits = jax.random.bits(which, shape, jnp.uint32)
   kept = bits <= jnp.maximum(np.uint32(2**32 // 3), bits.min())
-  return jnp.where(kept, hadamard.signs(sign, shape, dtype), 0)
+  (words,) = hadamard.random_bits(sign, [math.prod(shape)])
+  return jnp.where(kept, hadamard.signs(words, shape, dtype), 0)
 
 
 def _sparse(
@@ -332,7 +331,8 @@ def _sparse(
     rows = jax.vmap(lambda key: _strata(key, p.size, count))(
         p.key[None] if nested else where)
     values = jnp.ones(shape, jnp.int32) if positive else jax.vmap(
-        lambda key: hadamard.signs(key, (count,), jnp.int32))(sign)
+        lambda key: hadamard.signs(
+            *hadamard.random_bits(key, [count]), (count,), jnp.int32))(sign)
     return rows, values
 
   def core(p: Projection, w: jax.Array) -> jax.Array:

@@ -98,7 +98,8 @@ def test_the_transform_is_a_hadamard_matrix(n):
 
 
 def test_signs_are_fair_and_independent():
-  found = np.asarray(hadamard.signs(KEY, (1000, 77), jnp.float32))
+  words = hadamard.random_bits(KEY, [3, 77_000])[1]
+  found = np.asarray(hadamard.signs(words, (1000, 77), jnp.float32))
   assert set(np.unique(found)) == {-1, 1}
   assert abs(found.mean()) < 4 / math.sqrt(found.size)
   gram = found.T @ found / 1000
