@@ -64,9 +64,7 @@ def compare(
   trainer = train.Trainer(config, dataset)
   for label, _, recipe in entries:
     try:  # an initializer that cannot serve the model is refused now
-      shapes = recipe.shapes(trainer.shapes)
-      init_fn, _ = recipe.build(shapes)
-      jax.eval_shape(lambda f=init_fn, s=shapes: f(jax.random.key(0), s))
+      jax.eval_shape(lambda r=recipe: trainer.init(r, (0,)))
     except ValueError as error:
       raise ValueError(f'initializer {label!r}: {error}') from error
 

@@ -34,7 +34,7 @@ def random_bits(
   """
   counts = [-(-size // _BITS) for size in sizes]
   words = jax.random.bits(key, (sum(counts), 1), jnp.uint32)
-  return lax.split(words, counts)
+  return list(lax.split(words, counts))
 
 
 def signs(words: jax.Array, shape: base.Shape, dtype: Any) -> jax.Array:

@@ -330,10 +330,13 @@ def _sparse(
     where, sign = jax.vmap(jax.random.split, out_axes=1)(keys)
     rows = jax.vmap(lambda key: _strata(key, p.size, count))(
         p.key[None] if nested else where)
-    values = jnp.ones(shape, jnp.int32) if positive else jax.vmap(
-        lambda key: hadamard.signs(
-            *hadamard.random_bits(key, [count]), (count,), jnp.int32))(sign)
-    return rows, values
+
+    def signs(key: base.Key) -> jax.Array:
+      (words,) = hadamard.random_bits(key, [count])
+      return hadamard.signs(words, (count,), jnp.int32)
+
+    return rows, jnp.ones(shape, jnp.int32) if positive else jax.vmap(
+        signs)(sign)
 
   def core(p: Projection, w: jax.Array) -> jax.Array:
     count = per_column(p.size, p.dim)

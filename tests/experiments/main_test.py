@@ -62,7 +62,8 @@ def test_a_config_says_how_to_run_it(loaded):
     return
   command = re.sub(r'\\\n\s*', '', text)
   assert re.search(
-      r'python -m experiments\.main\s+--config=experiments/configs/'
+      r'python -m experiments\.(main|intrinsic_dimension)\s+'
+      r'--config=experiments/configs/'
       + re.escape(path) + r'\b.*--workdir=', command)
 
 

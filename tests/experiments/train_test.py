@@ -12,6 +12,7 @@ from experiments import augment
 from experiments import data
 from experiments import initializers
 from experiments import registry
+from experiments import sweep
 from experiments import train
 import structinit_jax as si
 
@@ -711,3 +712,42 @@ def test_a_program_is_compiled_once(trainer):
 def test_masks_mirror_the_parameters(trainer):
   state = trainer.init(SPARSE, [0])
   assert si.leaf_names(state.masks) == si.leaf_names(state.params)
+
+
+# ---- Subspaces.
+
+
+def test_training_stays_in_the_subspace_of_its_seed(make_config, digits):
+  """What changes is P P^T of it, with a P of every seed's own."""
+  trainer = train.Trainer(
+      make_config(model='mlp(widths=(8,))', learning_rate=0.1), digits)
+  _, recipe = initializers.make('subspace(dim=40, column_norm=2.0)')
+  seeds = (3, 5)
+  state = trainer.init(recipe, seeds)
+  before = jax.tree.map(np.asarray, state.params)
+  program, _ = trainer.compile_epoch(recipe, state)
+  state, _ = trainer.train_epoch(program, state, 0)
+  spans = []
+  for i, seed in enumerate(seeds):
+    key = jax.random.fold_in(
+        train.key_of_seed(seed), train._SUBSPACE_STREAM)
+    start = _seed(before, i)
+    subspace = si.subspace.reparameterize(key, start, 40)
+    moved = jax.tree.map(np.subtract, _seed(state.params, i), start)
+    w = subspace.project(moved)
+    back = jax.tree.map(np.subtract, subspace.expand(w), start)
+    for got, want in zip(jax.tree.leaves(back), jax.tree.leaves(moved),
+                         strict=True):
+      np.testing.assert_allclose(got, want, atol=2e-6)
+    assert np.linalg.norm(w['projected']['all']) > 0.1
+    spans.append(w['projected']['all'])
+  assert abs(spans[0] - spans[1]).min() > 0
+
+
+def test_an_initializer_that_does_not_fit_is_refused_at_once(
+    make_config, tmp_path):
+  config = make_config(
+      initializers=('he_normal', 'few = subspace(dim=1000000000)'))
+  with pytest.raises(ValueError, match="initializer 'few': dim=1000000000"):
+    sweep.compare(config, tmp_path)
+  assert not (tmp_path / 'results.jsonl').exists()

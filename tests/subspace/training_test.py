@@ -24,7 +24,7 @@ KEY = jax.random.key(8)
 SHAPES = {'stem': {'kernel': (3, 3, 2, 8), 'bias': (8,)},
           'head': {'kernel': (40, 16), 'bias': (16,)}}
 SIZE = 144 + 8 + 640 + 16
-EXACT = ['hadamard', 'srht', 'identity', 'very_sparse']
+EXACT = ['hadamard', 'very_sparse', 'srht', 'fastfood']
 
 
 def tree_of(dtype=jnp.float32, seed=0):
@@ -207,8 +207,9 @@ def test_jit_changes_no_bit(kind):
           subspace, w), jax.tree.map(lambda x: x * 2, want))
 
 
-@pytest.mark.parametrize('axis_type', list(jax.sharding.AxisType)[:2])
-@pytest.mark.parametrize('kind', EXACT)
+@pytest.mark.parametrize('kind, axis_type', [
+    *((kind, jax.sharding.AxisType.Auto) for kind in EXACT),
+    ('hadamard', jax.sharding.AxisType.Explicit)])
 def test_eight_devices_change_no_bit(kind, axis_type):
   params = tree_of()
   subspace = si.subspace.reparameterize(KEY, params, 30, projection=kind)
@@ -236,7 +237,7 @@ def digest(kind):
 
 
 def print_digests():
-  print(json.dumps({kind: digest(kind) for kind in EXACT}))
+  print(json.dumps({kind: digest(kind) for kind in EXACT[:2]}))
 
 
 def test_a_process_with_one_device_makes_the_same():
@@ -245,7 +246,7 @@ def test_a_process_with_one_device_makes_the_same():
   out = subprocess.run([sys.executable, '-c', code], check=True, text=True,
                        capture_output=True, env=env).stdout
   assert json.loads(out.splitlines()[-1]) == {
-      kind: digest(kind) for kind in EXACT}
+      kind: digest(kind) for kind in EXACT[:2]}
 
 
 def test_another_key_is_another_subspace():
