@@ -55,7 +55,14 @@ class Payload:
 
 
 def little_endian(x: Any) -> np.ndarray:
-  """Returns an array as NumPy stores it on most machines, and files here."""
+  """Returns an array in the byte order that files have.
+
+  Args:
+    x: an array.
+
+  Returns:
+    A NumPy array.
+  """
   x = np.asarray(x)
   return x.astype(x.dtype.newbyteorder('<'), copy=False)
 

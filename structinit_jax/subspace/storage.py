@@ -101,7 +101,15 @@ def load(
     OSError: if the file cannot be read.
 
   Example:
-    See `save`.
+    >>> import jax, jax.numpy as jnp, os, tempfile, structinit_jax as si
+    >>> params = {'kernel': jnp.ones((30, 10))}
+    >>> subspace = si.subspace.reparameterize(jax.random.key(0), params, 5)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...   file = os.path.join(folder, 'model')
+    ...   si.subspace.save(file, subspace)
+    ...   again = si.subspace.load(file, params)
+    >>> {name: x.shape for name, x in again.w['projected'].items()}
+    {'all': (5,)}
 
   Source: as `save`.
   """
