@@ -68,6 +68,7 @@ class _Pair:
       times: int = 1):
     w = jnp.ones(dim) / dim
     g = jnp.ones(size) / size
+    self.apply, self.transpose, self.matrix = apply, transpose, p
     self.times = times
     self.state = sum(x.nbytes for x in jax.tree.leaves(p)
                      if not jnp.issubdtype(x.dtype, jax.dtypes.prng_key))

@@ -133,7 +133,7 @@ class Projection:
 
   @property
   def nonzeros(self) -> int:
-    """How many entries of P are not 0."""
+    """Entries that are not 0; of 'achlioptas' about, of 'hadamard' at most."""
     return _KINDS[self.kind].per_column(self.size, self.dim) * self.dim
 
 
@@ -159,11 +159,12 @@ class _Kind(NamedTuple):
 
 @jax.jit
 def _apply(projection: Projection, w: jax.Array) -> jax.Array:
-  # Barriers keep XLA from fusing it with what is around, so that it gives the
-  # same bits wherever it is used.
+  # Barriers keep XLA from merging this product with others before and after it,
+  # so that it is rounded in the same way wherever it is used. What a core ends
+  # with, signs and sums, is the same when fused.
   w = lax.optimization_barrier(w)
   w = lax.optimization_barrier(w * projection.column_norm)
-  return lax.optimization_barrier(_KINDS[projection.kind].core(projection, w))
+  return _KINDS[projection.kind].core(projection, w)
 
 
 def _blocks(size: int, dim: int) -> list[tuple[int, int]]:
