@@ -19,6 +19,7 @@ __all__ = ['Coordinates', 'Group', 'Plan', 'plan']
 
 Coordinates = dict[str, dict[str, jax.Array]]
 FREEZE, PROJECT, TRAIN = 'freeze', 'project', 'train'
+_ROLES = FREEZE, PROJECT, TRAIN
 _WEIGHTS = {
     'equal': lambda size: 1.0,
     'proportional': float,
@@ -206,7 +207,8 @@ def plan(
 def _roles(
     params: base.PyTree, rules: Sequence[tuple[str, str]]) -> list[str]:
   for rule in rules:
-    if len(rule) == 2 and rule[1] not in (PROJECT, TRAIN, FREEZE):
+    if isinstance(rule, (tuple, list)) and len(rule) == 2 and (
+        rule[1] not in _ROLES):
       raise ValueError(
           f"rule {rule!r}: a role is 'project', 'train' or 'freeze'")
   return jax.tree.leaves(combine.labels(params, rules))

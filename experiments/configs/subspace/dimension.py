@@ -5,8 +5,14 @@
         --workdir=runs/mnist_fc
 
 The perceptron 784-200-200-10 (`fc`, 199,210 parameters) or LeNet (`lenet`,
-44,426) on MNIST; `cifar10,lenet` and `cifar10,fc` likewise. `baseline` trains
-all parameters; every dimension that is tried has an orthonormal projection.
+44,426) on MNIST; `cifar10,lenet` and `cifar10,fc` likewise. The baseline trains
+all parameters; every dimension that is tried has an orthonormal projection and
+the same optimizer, SGD, at the same learning rate.
+
+Ours, MNIST and the perceptron, 10 epochs, 3 seeds: 619 dimensions reach 90 % of
+97.51 %, and seeds cross that at 573, interval 525 to 625. Li et al. report 750
+(on a coarser grid, and with other training).
+(`experiments/published/subspace/mnist_fc`)
 """
 
 import ml_collections
