@@ -45,8 +45,7 @@ def test_commands_run(tmp_path):
   assert any('experiments.main' in line for line in commands)
   assert any('experiments.report' in line for line in commands)
   shown = {'experiments.figures': 'packings.png',
-           'experiments.benchmarks.packing': 'rows 1',
-           'experiments.intrinsic_dimension': 'dimensions reach'}  # others print a table
+           'experiments.benchmarks.packing': 'rows 1'}  # others print a table
   for line in commands:
     if 'sao_figures' in line or 'intrinsic_dimension' in line:  # own tests
       continue
@@ -55,9 +54,6 @@ def test_commands_run(tmp_path):
     if 'experiments.main' in line:
       words += ['--config.dataset=digits', '--config.epochs=1',
                 '--config.seeds=2']
-    if 'intrinsic_dimension' in line:
-      words += ['--config.epochs=1', '--config.seeds=2', '--range=500,1000',
-                '--per_decade=1', '--share=0.1']
     if 'experiments.benchmarks' in line:
       words += ['--cases', '3,1,6']
     if 'ablation' in line:
