@@ -27,8 +27,8 @@ of the ordinary step, and Adam's steps are c times as long in $\theta$. So the
 learning rate and the column norm are one number (with SGD $lr\, c^2$, with Adam
 $lr\, c$), and what a comparison of projections at different norms compares is
 learning rates. The report's norms, `column_norm=None`, differ by up to
-$\sqrt{D/d}$ among its kinds. Measured in `experiments/configs/subspace/rates.py`: at c = 1, SGD takes several
-times the rate of ordinary training, Adam tens of times.
+$\sqrt{D/d}$ among its kinds. At c = 1 SGD takes several times the rate of
+ordinary training, Adam tens of times (`experiments/configs/subspace/rates.py`).
 
 **Bits.** `expand` gives the same bits under jit or not, in any process and on
 any number of devices, for the kinds that only add, flip and look up:
