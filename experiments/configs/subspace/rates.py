@@ -10,8 +10,8 @@ initializers of a run are learning rates, by the direct one's.
 Ours, three epochs, 3 seeds: SGD (0.1) reaches 97.05 % directly, and 81.66,
 87.75, 89.54 and 89.51 % at 0.3, 1, 3 and 10 times the rate; Adam (0.001)
 97.19 %, and 77.85, 86.14, 88.93, 89.68 and 88.65 % at 1, 3, 10, 30 and 100
-times it. So in a subspace SGD takes several times the ordinary rate and Adam tens of times; then
-neither is better.
+times it. So in a subspace SGD takes several times the ordinary rate and Adam
+tens of times; then neither is better.
 (`experiments/published/subspace/rates_sgd/table.md`, `rates_adam`)
 """
 
