@@ -26,20 +26,18 @@ from typing import Any
 from absl import app
 from absl import flags
 from absl import logging
-from ml_collections import config_flags
 import numpy as np
 
 from experiments import figures
 from experiments import summary
 from experiments import sweep
 from experiments import tables
+import experiments.main as _main  # defines --config and --workdir
+
+del _main
 
 __all__ = ['bisect', 'crossing', 'find', 'grid']
 
-_CONFIG = config_flags.DEFINE_config_file(
-    'config', None, 'File with a get_config() function.', lock_config=True)
-_WORKDIR = flags.DEFINE_string(
-    'workdir', None, 'Where results go; a rerun resumes.')
 _SHARE = flags.DEFINE_float(
     'share', 0.9, "Of the baseline's accuracy.", lower_bound=0, upper_bound=1)
 _RANGE = flags.DEFINE_list(
@@ -171,13 +169,14 @@ def main(argv: Sequence[str]) -> None:
   """Searches and writes the result."""
   if len(argv) > 1:
     raise app.UsageError(f'unexpected arguments: {" ".join(argv[1:])}')
-  workdir = pathlib.Path(_WORKDIR.value or '.')  # the flag is required
+  workdir = pathlib.Path(flags.FLAGS.workdir or '.')  # the flag is required
   if not flags.FLAGS['verbosity'].present:
     logging.set_verbosity(logging.WARNING)
   try:
     least, most = map(int, _RANGE.value)
     dims = grid(least, most, _PER_DECADE.value)
-    found = find(_CONFIG.value, workdir, dims, _SHARE.value, _OPTIONS.value)
+    found = find(
+        flags.FLAGS.config, workdir, dims, _SHARE.value, _OPTIONS.value)
   except ValueError as error:
     raise SystemExit(f'error: {error}') from error
   path = workdir / 'dimension'

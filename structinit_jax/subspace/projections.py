@@ -255,7 +255,7 @@ def _strata(key: base.Key, size: int, count: int) -> jax.Array:
   part = jnp.arange(count, dtype=jnp.int32)
   first = part * each + jnp.minimum(part, extra)
   width = each + (part < extra).astype(jnp.int32)
-  # No modulo bias worth the name: 2^32 / width parts of equal size.
+  # The bias of the modulo is below width / 2^32.
   bits = jax.random.bits(key, (count,), jnp.uint32)
   return first + (bits % width.astype(jnp.uint32)).astype(jnp.int32)
 

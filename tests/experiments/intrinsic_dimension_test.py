@@ -58,7 +58,7 @@ def searched(tmp_path_factory):
   command = [
       sys.executable, '-m', 'experiments.intrinsic_dimension',
       f'--config={dimension.__file__}:digits,fc', f'--workdir={folder}',
-      '--range=20,2000', '--per_decade=2', '--config.epochs=2',
+      '--range=30,3000', '--per_decade=1', '--config.epochs=2',
       '--config.seeds=2', '--config.optimizer=sgd',
       '--options=column_norm=2.0']
   out = subprocess.run(command, capture_output=True, text=True, check=True)
@@ -71,7 +71,7 @@ def test_a_second_search_trains_nothing(searched):
   config = dimension.get_config('digits,fc')
   config.update({'epochs': 2, 'seeds': 2, 'optimizer': 'sgd'})
   found = intrinsic_dimension.find(
-      config, folder, intrinsic_dimension.grid(20, 2000, 2), 0.9,
+      config, folder, intrinsic_dimension.grid(30, 3000, 1), 0.9,
       'column_norm=2.0')
   assert found == json.loads((folder / 'dimension.json').read_text())
   assert (folder / 'results.jsonl').read_text() == before

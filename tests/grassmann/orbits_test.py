@@ -127,5 +127,7 @@ def test_rows_of_pairs_can_be_taken_in_parts(monkeypatch):
   parts = descent._forces(*args)
   for a, b in zip(whole, parts, strict=True):
     np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
-  assert [v.tolist() for v in descent._closest(x, sizes, 'chordal')] == [
-      v.tolist() for v in pair]
+  distance, which = descent._closest(x, sizes, 'chordal')
+  # Products of other shapes may be summed in another order.
+  np.testing.assert_allclose(distance, pair[0], rtol=1e-6)
+  assert which.tolist() == pair[1].tolist()

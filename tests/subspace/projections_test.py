@@ -20,8 +20,6 @@ SPARSE = [kind for kind in KINDS if 'sparse' in kind]
 # Other sparse kinds differ in norm and count alone.
 MADE = [kind for kind in KINDS if not kind.startswith(
     ('sparse2full', 'sparse_original', 'sparse2_'))]
-# One number, and more coordinates than a block of rows holds.
-SIZES = [(1, 1), (250, 161)]
 
 
 def make(kind, size, dim, key=KEY, **options):
@@ -64,11 +62,11 @@ def check(kind, sizes):
 
 @pytest.mark.parametrize('kind', MADE)
 def test_it_is_a_matrix_and_its_transpose(kind):
-  check(kind, SIZES)
+  check(kind, [(250, 161)])  # more coordinates than a block's 128 rows hold
 
 
 def test_hadamard_is_orthonormal_for_any_size():
-  check('hadamard', [(64, 64), (1000, 1), *random_sizes(3, 600, 0)])
+  check('hadamard', [(1, 1), (1000, 1), *random_sizes(2, 600, 0)])
 
 
 def test_fastfood_has_columns_of_one_norm():
@@ -194,8 +192,7 @@ def test_columns_look_gaussian_to_a_fixed_vector(kind):
   assert abs(found).max() < 6 * math.sqrt(0.1)
 
 
-@pytest.mark.parametrize('kind', [
-    'hadamard', 'fastfood', 'srht', 'very_sparse', 'gaussian', 'identity'])
+@pytest.mark.parametrize('kind', ['hadamard', 'very_sparse', 'gaussian'])
 def test_jit_vmap_and_other_norms(kind):
   p = make(kind, 200, 70)
   w = jax.random.normal(KEY, (70,))
