@@ -312,23 +312,14 @@ def _lfai(
 
 def _subspace(
     dim: int, projection: str = 'hadamard', column_norm: float | None = 1.0,
-    per_layer: bool | str = False, origin: float = 1.0,
-    body: str = 'lecun_normal',
+    per_layer: bool | str = False, body: str = 'lecun_normal',
 ) -> Recipe:
-  """Few coordinates, from `origin` times the kernels of `body`."""
+  """Few coordinates, from the kernels of `body`."""
   if body not in _INITIALIZERS:
     raise ValueError(
         f'body={body!r} must be one of {", ".join(sorted(_INITIALIZERS))}')
-  if not 0 <= origin < float('inf'):
-    raise ValueError(f'origin={origin} must be finite and at least 0')
-  kernels = _INITIALIZERS[body]()
-
-  def scaled(key: jax.Array, shape: Sequence[int], dtype: Any = None
-             ) -> jax.Array:
-    return origin * kernels(key, shape, dtype)
-
   return Recipe(
-      ((r'.*kernel', _by_rank(scaled)), *_REST),
+      ((r'.*kernel', _by_rank(_INITIALIZERS[body]())), *_REST),
       subspace={'dim': dim, 'projection': projection,
                 'column_norm': column_norm, 'per_layer': per_layer})
 

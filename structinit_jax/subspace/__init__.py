@@ -42,9 +42,10 @@ may sum in another order.
 1. Its sampler of sparse columns seeds the generator anew for every column, so
    all columns have their nonzeros in the same rows: "sparse" moves 1 of
    $\sqrt{d}$ weights and none of the others, "sparse_original" 1 of $\sqrt{D}$.
-   That is '..._nested' here; the kinds without it draw every column apart.
+   That is '..._nested' here, with as many nonzeros in every column (there their
+   number varies); the kinds without it draw every column apart.
 2. Its kinds have column norms from 1 to $\sqrt{D/d}$ at one learning rate, so
-   their ranking is mostly one of learning rates. Equation 1 and "$\pm\sqrt{D}$"
+   their ranking is one of learning rates, too. Equation 1 and "$\pm\sqrt{D}$"
    do not match the code; the values here are the code's.
 
 Source: C. Li, H. Farkhoor, R. Liu, J. Yosinski, Measuring the intrinsic

@@ -6,7 +6,7 @@
 
 The perceptron 784-200-200-10 in 1,000 dimensions. `report`: with the column
 norms of the report's code and its sampler's defect (nested supports), at one
-learning rate, which is its ranking. `matched`: at one column norm, without the
+learning rate, as it compares them. `matched`: at one column norm, without the
 defect, beside this library's projections, and with the defect once more.
 """
 
