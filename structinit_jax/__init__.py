@@ -10,6 +10,7 @@ A map of the public names:
 * `sao`: sparse kernels that are exactly orthogonal;
 * `lowrank`: two factors in place of a kernel, close past the activation;
 * `subspace`: few coordinates in place of all parameters, trained and stored;
+* `kmeans`: filters that are clusters of what the network's layers see;
 * `pruning`: the sparse baselines that papers compare with;
 * `layers`: Flax modules that store and compute with the structure alone;
 * `diagnostics`, `describe`: measure what an initializer gave;
@@ -22,6 +23,7 @@ from typing import Any
 from structinit_jax import axes
 from structinit_jax import diagnostics
 from structinit_jax import grassmann
+from structinit_jax import kmeans
 from structinit_jax import linalg
 from structinit_jax import lowrank
 from structinit_jax import masks
@@ -43,7 +45,7 @@ from structinit_jax.tree import leaf_names
 
 __all__ = [
     'Axes', 'InitFn', 'Initializer', 'StructuredInit', '__version__', 'axes',
-    'describe', 'diagnostics', 'grassmann', 'labels', 'layers',
+    'describe', 'diagnostics', 'grassmann', 'kmeans', 'labels', 'layers',
     'leaf_names', 'linalg', 'lowrank', 'masks', 'partition', 'pruning', 'sao',
     'subspace', 'tree', 'with_axes', 'zeros',
 ]

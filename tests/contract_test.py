@@ -21,6 +21,10 @@ import structinit_jax as si
 packing = functools.partial(si.grassmann.packing, restarts=1, steps=10)
 dictionary = functools.partial(si.grassmann.dictionary, restarts=1, steps=10)
 
+# Four squares of two channels, for what learns from data.
+PIXELS = jnp.asarray(
+    np.random.default_rng(0).normal(size=(4, 6, 6, 2)), jnp.float32)
+
 # Name: initializer, a good shape, its output axis (8 long, so that it divides
 # over the devices), and further shapes that have to work.
 ROWS = {
@@ -82,6 +86,10 @@ ROWS = {
     'subspace': (
         si.subspace.drawn(fraction=0.5), (6, 8), 1,
         [(1, 1), (3, 3, 2, 8), (7,), (0, 8), (8, 0)]),
+    # Clusters of what a layer sees.
+    'clusters': (
+        si.kmeans.clusters(PIXELS, iterations=4), (2, 2, 2, 8), 3,
+        [(1, 1, 2, 1), (3, 3, 2, 12), (2, 2, 2, 0), (0, 3, 2, 8)]),
     # The baselines, with full masks and with sparse ones.
     'givens': (si.pruning.givens(density=0.5), (4, 8), 1, [(2, 4), (0, 8)]),
     'ramanujan_normal': (
@@ -235,7 +243,7 @@ def test_eight_devices_change_no_bit(name, mesh, how, request):
   for shard in x.addressable_shards:
     assert shard.data.shape[axis] == 1
   assert x.shape == shape
-  if name == 'low_rank':  # a product, summed in another order
+  if name in ('low_rank', 'clusters'):  # products, summed in another order
     np.testing.assert_allclose(x, eager(name), atol=1e-6)
   else:
     np.testing.assert_array_equal(x, eager(name))
@@ -338,7 +346,7 @@ def test_it_prints_as_a_call(name):
   assert ' at 0x' not in repr(init)
   assert repr(init).startswith(
       ('zeros', 'grassmann.', 'sao.', 'pruning.', 'lowrank.', 'subspace.',
-       'with_axes('))
+       'kmeans.', 'with_axes('))
 
 
 @every_row

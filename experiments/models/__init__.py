@@ -8,6 +8,7 @@ stack, `hidden`, whose leaves have a first axis of layers; it does not sow.
 
 from experiments import registry
 from experiments.models import efficientnet
+from experiments.models.conv8 import Conv8
 from experiments.models.deep_mlp import DeepMLP
 from experiments.models.efficientnet import EfficientNet
 from experiments.models.lenet import LeNet
@@ -23,6 +24,7 @@ from experiments.models.shallow_cnn import ShallowCNN
 from experiments.models.vanilla_cnn import VanillaCNN
 from experiments.models.vgg import VGG16
 
+registry.MODELS['conv8'] = Conv8
 registry.MODELS['deep_mlp'] = DeepMLP
 registry.MODELS['efficientnet'] = efficientnet.efficientnet
 registry.MODELS['lenet'] = LeNet
@@ -40,7 +42,7 @@ registry.MODELS['vanilla_cnn'] = VanillaCNN
 registry.MODELS['vgg16'] = VGG16
 
 __all__ = [
-    'MLP', 'VGG16', 'DeepMLP', 'EfficientNet', 'LeNet', 'LipConvNet',
+    'MLP', 'VGG16', 'Conv8', 'DeepMLP', 'EfficientNet', 'LeNet', 'LipConvNet',
     'MixerNano', 'ResMLP', 'ResNet', 'ShallowCNN', 'VanillaCNN', 'resnet18',
     'resnet50', 'resnet_cifar',
 ]

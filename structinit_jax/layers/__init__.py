@@ -8,6 +8,7 @@ themselves:
 * `LowRankDense`, `LowRankConv`: two factors in place of a kernel; `factored`:
   any model of Flax's own layers with them; `LowRankAttention`: smaller heads,
   by their products; `performer_attention`: by random features;
+* `GatedConv`, `GatedDense`: two kernels and a gate between them;
 * `ECOConv`, `SOCConv`: convolutions that stay orthogonal while they train;
 * `maxmin`, `crelu`: activations that keep norms.
 """
@@ -15,6 +16,9 @@ themselves:
 from structinit_jax.layers.activations import crelu
 from structinit_jax.layers.activations import maxmin
 from structinit_jax.layers.factored import factored
+from structinit_jax.layers.gated import gated_features
+from structinit_jax.layers.gated import GatedConv
+from structinit_jax.layers.gated import GatedDense
 from structinit_jax.layers.lowrank import LowRankAttention
 from structinit_jax.layers.lowrank import LowRankConv
 from structinit_jax.layers.lowrank import LowRankDense
@@ -26,7 +30,7 @@ from structinit_jax.layers.sao import SAODense
 from structinit_jax.layers.sao import SAOStack
 
 __all__ = [
-    'ECOConv', 'LowRankAttention', 'LowRankConv', 'LowRankDense', 'SAOConv',
-    'SAODense', 'SAOStack', 'SOCConv', 'crelu', 'factored', 'maxmin',
-    'performer_attention',
+    'ECOConv', 'GatedConv', 'GatedDense', 'LowRankAttention', 'LowRankConv',
+    'LowRankDense', 'SAOConv', 'SAODense', 'SAOStack', 'SOCConv', 'crelu',
+    'factored', 'gated_features', 'maxmin', 'performer_attention',
 ]

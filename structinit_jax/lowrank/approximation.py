@@ -2,18 +2,17 @@
 
 from collections.abc import Callable
 import functools
-import math
 from typing import Any
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from structinit_jax import base
+from structinit_jax import descent
 from structinit_jax import tree
 
-__all__ = ['Approximation', 'approximate', 'descend']
+__all__ = ['Approximation', 'approximate']
 
 
 class Approximation(NamedTuple):
@@ -26,44 +25,6 @@ class Approximation(NamedTuple):
 
   params: base.PyTree
   losses: jax.Array
-
-
-def descend(
-    key: base.Key, params: base.PyTree,
-    loss: Callable[[base.Key, base.PyTree], jax.Array], *, steps: int,
-    learning_rate: float,
-) -> tuple[base.PyTree, jax.Array]:
-  """Minimises a sampled loss by Adam, the rate falling as a cosine.
-
-  Args:
-    key: a JAX PRNG key; every step has its own.
-    params: to start from.
-    loss: of a key and parameters.
-    steps: to make.
-    learning_rate: of the first step.
-
-  Returns:
-    The parameters, and the loss before every step.
-  """
-  optimizer = optax.scale_by_adam()
-  rates = learning_rate * (
-      1 + jnp.cos(jnp.linspace(0, math.pi, steps, dtype=float))) / 2
-
-  def step(
-      carry: Any, inputs: tuple[base.Key, jax.Array]
-  ) -> tuple[Any, jax.Array]:
-    (params, state), (key, rate) = carry, inputs
-    value, slope = jax.value_and_grad(functools.partial(loss, key))(params)
-    with jax.numpy_dtype_promotion('standard'):  # optax raises floats to ints
-      updates, state = optimizer.update(slope, state)
-    params = jax.tree.map(
-        lambda p, u: p - rate.astype(p.dtype) * u, params, updates)
-    return (params, state), value
-
-  (params, _), losses = jax.lax.scan(
-      step, (params, optimizer.init(params)),
-      (jax.random.split(key, steps), rates))
-  return params, losses
 
 
 def approximate(
@@ -135,5 +96,5 @@ def approximate(
     return jax.tree.reduce(jnp.add, errors)
 
   return Approximation(*jax.jit(functools.partial(
-      descend, loss=loss, steps=steps, learning_rate=float(learning_rate)))(
-          key, params))
+      descent.descend, loss=loss, steps=steps,
+      learning_rate=float(learning_rate)))(key, params))

@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 
 from structinit_jax import base
+from structinit_jax import descent
 from structinit_jax import linalg
-from structinit_jax.lowrank import approximation
 from structinit_jax.lowrank import duals
 from structinit_jax.lowrank import objectives
 from structinit_jax.lowrank import solvers
@@ -75,7 +75,7 @@ def _adam(
     other = activation(jnp.einsum('bkr,rkn->bn', inner, v))
     return ((outputs(x, w) - other)**2).sum(1).mean()
 
-  return approximation.descend(
+  return descent.descend(
       key, start, loss, steps=steps, learning_rate=learning_rate)[0]
 
 

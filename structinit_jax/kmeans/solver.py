@@ -1,0 +1,191 @@
+"""Spherical k-means of patches, whitened or not: Lloyd's iterations."""
+
+from collections.abc import Mapping
+from collections.abc import Sequence
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from structinit_jax import base
+from structinit_jax import linalg
+from structinit_jax import windows
+
+__all__ = ['cluster', 'patches', 'window_count']
+
+_TINY = 1e-12
+_WARM = 3 / 4  # of the iterations are softened, and make filters anew
+_ALIGNED = 0.9  # |cosine| of two filters of which one is made anew
+
+
+def _geometry(
+    shape: Sequence[int], kernel: Sequence[int], window: Mapping[str, Any]
+) -> tuple[Any, ...]:
+  """Returns strides, dilation, pads and the places of a window, by axis."""
+  ndim = len(kernel) - 2
+  spatial = shape[-ndim - 1:-1]
+  strides = windows.per_axis('strides', window['strides'], ndim)
+  dilation = windows.per_axis('dilation', window['dilation'], ndim)
+  spans = windows.spans(kernel[:-2], dilation)
+  pads = windows.pads(window['padding'], spatial, spans, strides)
+  places = tuple(
+      (size + low + high - span) // step + 1
+      for size, (low, high), span, step in zip(
+          spatial, pads, spans, strides, strict=True))
+  return strides, dilation, pads, places
+
+
+def window_count(
+    shape: Sequence[int], kernel: Sequence[int], window: Mapping[str, Any]
+) -> int:
+  """Returns how many patches a layer sees.
+
+  Args:
+    shape: of its inputs (*batch, *spatial, in).
+    kernel: shape of its kernel (*window, in / groups, out).
+    window: strides, padding, dilation and groups, as of `kmeans.score`.
+
+  Returns:
+    The number.
+  """
+  ndim = len(kernel) - 2
+  if not ndim:
+    return math.prod(shape[:-1])
+  places = _geometry(shape, kernel, window)[-1]
+  return math.prod(shape[:-ndim - 1]) * math.prod(places)
+
+
+def patches(
+    key: base.Key, x: jax.Array, kernel: Sequence[int],
+    window: Mapping[str, Any], most: int,
+) -> jax.Array:
+  """Returns patches that a layer sees, all or a random choice of them.
+
+  Args:
+    key: a JAX PRNG key.
+    x: the layer's inputs (*batch, *spatial, in).
+    kernel: shape of its kernel (*window, in / groups, out).
+    window: strides, padding, dilation and groups, as of `kmeans.score`.
+    most: how many at most.
+
+  Returns:
+    Array (groups, count, fan_in), in the order of the kernel's rows.
+  """
+  ndim, groups = len(kernel) - 2, window['groups']
+  total = window_count(x.shape, kernel, window)
+  if total > most:
+    chosen = jnp.sort(jax.random.choice(key, total, (most,), replace=False))
+  else:
+    chosen = jnp.arange(total)
+  chosen = chosen.astype(jnp.int32)
+  if not ndim:
+    return x.reshape(-1, x.shape[-1])[chosen][None]
+  strides, dilation, pads, places = _geometry(x.shape, kernel, window)
+  x = x.reshape(-1, *x.shape[-ndim - 1:])
+  x = jnp.pad(x, [(0, 0), *pads, (0, 0)], mode=(
+      'wrap' if windows.is_circular(window['padding']) else 'constant'))
+  image, *where = jnp.unravel_index(chosen, (len(x), *places))
+  index = [image.reshape(-1, *[1] * ndim)]
+  for axis in range(ndim):
+    taps = dilation[axis] * np.arange(kernel[axis], dtype=np.int32)
+    rows = (strides[axis] * where[axis][:, None] + taps[None]).reshape(
+        len(chosen), *[1] * axis, kernel[axis], *[1] * (ndim - 1 - axis))
+    index.append(rows)
+  found = x[tuple(index)]  # (count, *window, in)
+  found = found.reshape(len(chosen), -1, groups, kernel[-2])
+  return jnp.moveaxis(found, 2, 0).reshape(groups, len(chosen), -1)
+
+
+def cluster(
+    key: base.Key, x: jax.Array, num: int, *, whiten: bool = True,
+    iterations: int = 30, temperature: float = 0.5, ridge: float = 1.0,
+    reseed: bool = True,
+) -> tuple[jax.Array, jax.Array]:
+  r"""Finds the directions that maximise the spherical k-means score.
+
+  Lloyd's iteration for $\frac{1}{n} \sum_i \max_k s_{ik}$: a filter becomes the
+  sum of the patches that it wins, which with $\max$ replaced by a soft maximum
+  at a temperature are weighted by it. Whitened, patches are centred, and
+  everything happens in the metric of their covariance,
+  $\theta_k \propto (\Sigma + r I)^{-1} \sum_{i \in k} (x_i - \mu)$, of unit
+  variance: no patch is whitened. At temperature 0 no iteration decreases the
+  score.
+
+  Args:
+    key: a JAX PRNG key.
+    x: patches (count, fan_in), at least `num` of them.
+    num: number of filters.
+    whiten: whether patches are centred and whitened.
+    iterations: to make; the last quarter is at temperature 0.
+    temperature: at the first iteration, relative to the deviation of a score.
+    ridge: r, relative to the mean variance of a pixel.
+    reseed: whether filters that win nothing, or are aligned with another, are
+      made anew from badly explained patches, in the first three quarters.
+
+  Returns:
+    The filters (fan_in, num), of unit variance if whitened, else of unit norm;
+    the score before every iteration, at temperature 0 (iterations,). Patches
+    that do not vary (or, not whitened, vanish) give filters 0.
+
+  Source: Zhou, equation 3; Coates and Ng (2012), section 3, of whitening.
+  """
+  count, size = x.shape
+  if whiten:
+    x = x - x.mean(0)[None]
+  power = jnp.mean(x * x) + _TINY
+  if whiten:
+    covariance = linalg.matmul(x.T, x) / count
+    covariance = covariance + ridge * power * jnp.eye(size, dtype=x.dtype)
+    factor = jax.scipy.linalg.cho_factor(covariance, lower=True)
+
+  def normalize(g: jax.Array) -> jax.Array:
+    if not whiten:
+      return g / jnp.sqrt(jnp.sum(g * g, 0) + _TINY)[None]
+    theta = jax.scipy.linalg.cho_solve(factor, g)
+    return theta / jnp.sqrt(
+        jnp.maximum(jnp.sum(theta * g, 0), 0) + _TINY)[None]
+
+  lengths = jnp.sum(x * x, 1)
+  usable = lengths > 1e-6 * power * size
+  noise, key = jax.random.split(key)
+  chance = jnp.where(usable, jax.random.gumbel(noise, (count,), x.dtype),
+                     -jnp.inf)
+  theta = normalize(x[jax.lax.top_k(chance, num)[1]].T)
+  # The last iterations are at temperature 0, and make nothing anew.
+  left = 1 - np.arange(iterations) / max(1, round(_WARM * iterations))
+  shares = jnp.asarray(temperature * np.maximum(0, left), x.dtype)
+  seeding = jnp.asarray(left > 0)
+
+  def step(
+      theta: jax.Array, now: tuple[base.Key, jax.Array, jax.Array]
+  ) -> tuple[jax.Array, jax.Array]:
+    noise, share, seeds = now
+    s = linalg.matmul(x, theta)
+    winner = s.argmax(1)
+    hard = jax.nn.one_hot(winner, num, dtype=s.dtype)
+    spread = jnp.sqrt(jnp.mean(s * s) + _TINY)
+    soft = jax.nn.softmax(s / jnp.maximum(share * spread, _TINY), axis=1)
+    weights = jnp.where(share > 0, soft, hard)
+    value = s.max(1)
+    found = normalize(linalg.matmul(x.T, weights))
+    # A filter that wins nothing stays, unless it is made anew.
+    found = jnp.where(weights.sum(0)[None] > 0, found, theta)
+    if reseed:
+      unit = found / jnp.sqrt(jnp.sum(found * found, 0) + _TINY)[None]
+      close = jnp.triu(
+          jnp.abs(linalg.matmul(unit.T, unit)) > _ALIGNED, 1).any(0)
+      lost = ((hard.sum(0) == 0) | close) & seeds
+      unexplained = jnp.maximum(
+          lengths - jnp.maximum(value, 0)**2 * (power if whiten else 1), 0)
+      chance = jnp.where(
+          usable, jnp.log(unexplained + _TINY) + jax.random.gumbel(
+              noise, (count,), s.dtype), -jnp.inf)
+      fresh = normalize(x[jax.lax.top_k(chance, num)[1]].T)
+      found = jnp.where(lost[None], fresh, found)
+    return found, value.mean()
+
+  return jax.lax.scan(
+      step, theta,
+      (jax.random.split(key, iterations), shares, seeding))

@@ -1,0 +1,339 @@
+"""Whole networks: what is found in them, and what becomes of their kernels."""
+
+import functools
+import warnings
+
+from flax import nnx
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import structinit_jax as si
+
+KEY = jax.random.key(0)
+IMAGES = jax.random.normal(KEY, (24, 8, 8, 3)) + jnp.linspace(0, 2, 8)[
+    None, :, None, None]
+fast = functools.partial(si.kmeans.joint, iterations=6, patches=512)
+
+
+class Net(nn.Module):
+  """Strides, groups, dilation, circular padding, a shortcut, a norm."""
+
+  norm: bool = True
+  use_bias: bool = True
+
+  @nn.compact
+  def __call__(self, x, train=False):
+    x = nn.Conv(8, (3, 3), 2, use_bias=self.use_bias, name='stem')(x)
+    if self.norm:
+      x = nn.BatchNorm(use_running_average=not train, name='norm')(x)
+    x = nn.relu(x)
+    y = nn.Conv(8, (3, 2), padding='CIRCULAR', kernel_dilation=(1, 2),
+                feature_group_count=2, use_bias=self.use_bias, name='body')(x)
+    x = nn.relu(x + y)
+    y = nn.Dense(6, use_bias=self.use_bias, name='mix')(x)
+    return nn.Dense(4, use_bias=self.use_bias, name='head')(y.mean((1, 2)))
+
+
+class NnxNet(nnx.Module):
+  """The same in NNX."""
+
+  def __init__(self, rngs):
+    self.stem = nnx.Conv(3, 8, (3, 3), 2, rngs=rngs)
+    self.norm = nnx.BatchNorm(8, use_running_average=True, rngs=rngs)
+    self.body = nnx.Conv(8, 8, (3, 2), padding='CIRCULAR',
+                         kernel_dilation=(1, 2), feature_group_count=2,
+                         rngs=rngs)
+    self.mix = nnx.Linear(8, 6, rngs=rngs)
+    self.head = nnx.Linear(6, 4, rngs=rngs)
+
+  def __call__(self, x):
+    x = nnx.relu(self.norm(self.stem(x)))
+    x = nnx.relu(x + self.body(x))
+    return self.head(self.mix(x).mean((1, 2)))
+
+
+def shapes_of(model, images=IMAGES):
+  return jax.eval_shape(model.init, KEY, images)['params']
+
+
+@functools.cache
+def made(method='whitened'):
+  options = {'steps': 3, 'batch_size': 8} if method == 'joint' else {}
+  init_fn = fast(Net(), IMAGES, method=method, **options)
+  return init_fn.init_with_aux(KEY, shapes_of(Net()))
+
+
+def outputs(params, model=None):
+  """Returns the outputs of every layer, batch statistics in use."""
+  model = model or Net()
+  _, state = model.apply(
+      {'params': params}, IMAGES, train=True, mutable=True,
+      capture_intermediates=True)
+  return {name: np.asarray(state['intermediates'][name]['__call__'][0])
+          for name in ('stem', 'body', 'mix')}
+
+
+@pytest.mark.parametrize('method', ['whitened', 'greedy', 'joint'])
+def test_layers_get_filters_of_unit_variance(method):
+  params, aux = made(method)
+  assert [*aux['kmeans']] == ['body/kernel', 'mix/kernel', 'stem/kernel']
+  for name, y in outputs(params).items():
+    axes = tuple(range(y.ndim - 1))
+    np.testing.assert_allclose(y.std(axes), 1, rtol=1e-3, err_msg=name)
+    if method != 'joint':
+      np.testing.assert_allclose(y.mean(axes), 0, atol=1e-4, err_msg=name)
+  assert jax.tree.all(jax.tree.map(lambda m: m is True, aux['masks']))
+  assert ('losses' in aux) == (method == 'joint')
+  assert not any(s.duplicates for s in aux['kmeans'].values())
+
+
+def test_the_rest_is_the_models_own():
+  params, _ = made()
+  own = Net().init(KEY, IMAGES)['params']
+  for name in ('head', 'norm'):
+    jax.tree.map(np.testing.assert_array_equal, params[name], own[name])
+
+
+def test_layers_see_what_they_will_see():
+  """A layer's kernel is the clusters of its own inputs, not of others'."""
+  params, aux = made()
+  got = aux['kmeans']['stem/kernel']
+  want = si.kmeans.statistics(
+      params['stem']['kernel'], IMAGES, strides=2, whiten=True)
+  np.testing.assert_allclose(got.score, want.score, rtol=1e-4)
+  np.testing.assert_allclose(got.wins, want.wins, atol=1e-3)
+  every = si.kmeans.layer_statistics(Net(), params, IMAGES)
+  assert [*every] == ['body/kernel', 'head/kernel', 'mix/kernel', 'stem/kernel']
+  for name, stats in aux['kmeans'].items():
+    np.testing.assert_allclose(every[name].score, stats.score, rtol=1e-4)
+
+
+def test_joint_descends():
+  init_fn = si.kmeans.joint(
+      Net(), IMAGES, method='joint', steps=60, batch_size=24,
+      learning_rate=0.01, penalty=1.)
+  losses = init_fn.init_with_aux(KEY, shapes_of(Net()))[1]['losses']
+  # On the whole batch: no noise.
+  smooth = np.convolve(losses, np.ones(5) / 5, 'valid')
+  assert (np.diff(smooth) <= 1e-3 * abs(losses[0])).all()
+  assert losses[-1] < losses[0] - 0.1 * abs(losses[0])
+
+
+def test_joint_starts_lower_from_k_means():
+  def first(start):
+    init_fn = fast(Net(), IMAGES, method='joint', steps=1, batch_size=24,
+                   penalty=0., start=start)
+    return float(init_fn.init_with_aux(
+        KEY, shapes_of(Net()))[1]['losses'][0])
+
+  assert first('greedy') < 1.1 * first('rest') < 0
+
+
+def test_kept_norms():
+  init_fn = fast(Net(), IMAGES, scale='kept')
+  params = init_fn(KEY, shapes_of(Net()))
+  own = Net().init(KEY, IMAGES)['params']
+  for name in ('stem', 'body', 'mix'):
+    np.testing.assert_allclose(
+        *(np.sqrt((np.asarray(p[name]['kernel'])**2).sum(
+            tuple(range(p[name]['kernel'].ndim - 1)))) for p in (params, own)),
+        rtol=1e-4)
+
+
+def test_nnx_is_the_same_network():
+  """From the same start, with the same key, the same kernels."""
+  model = NnxNet(nnx.Rngs(0))
+  shapes = jax.eval_shape(lambda: nnx.state(model, nnx.Param))
+  init_fn = fast(model, IMAGES)
+  params = init_fn(KEY, shapes)
+  assert jax.tree.structure(params) == jax.tree.structure(shapes)
+  want, _ = made()
+  for name in ('stem', 'body', 'mix'):
+    np.testing.assert_allclose(
+        params[name]['kernel'][...], want[name]['kernel'], atol=2e-3)
+  nnx.update(model, params)  # it fits the model it was made for
+  assert np.isfinite(model(IMAGES)).all()
+  before = nnx.Conv.__call__
+  assert before is nnx.Conv.__dict__['__call__']
+  assert before.__qualname__ == 'Conv.__call__'  # patched for the run only
+
+
+def test_jit_seeds_and_part_of_a_tree():
+  shapes = shapes_of(Net())
+  init_fn = fast(Net(), IMAGES)
+  want, _ = made()
+  got = jax.jit(functools.partial(init_fn, shapes=shapes))(KEY)
+  jax.tree.map(functools.partial(
+      np.testing.assert_allclose, atol=1e-4), got, want)
+  assert jax.eval_shape(init_fn, KEY, shapes) == shapes
+  other = init_fn(jax.random.key(1), shapes)
+  assert not np.allclose(other['stem']['kernel'], want['stem']['kernel'])
+  part = si.partition([('stem/kernel', init_fn), ('.*', si.zeros)])(KEY, shapes)
+  np.testing.assert_allclose(
+      part['stem']['kernel'], want['stem']['kernel'], atol=1e-4)
+  assert not part['mix']['kernel'].any()
+
+
+def test_rest_is_where_layers_come_from():
+  rest = si.partition([
+      ('.*scale', jax.nn.initializers.ones), ('.*bias', si.zeros),
+      ('.*', jax.nn.initializers.orthogonal())])
+  shapes = shapes_of(Net())
+  params = fast(Net(), IMAGES, rest=rest, select='stem/.*')(KEY, shapes)
+  want = rest(KEY, shapes)
+  np.testing.assert_array_equal(params['mix']['kernel'], want['mix']['kernel'])
+  assert not np.allclose(params['stem']['kernel'], want['stem']['kernel'])
+
+
+@pytest.mark.parametrize('kind', ['Auto', 'Explicit'])
+def test_over_devices(kind):
+  mesh = jax.make_mesh(
+      (8,), ('data',), axis_types=(getattr(jax.sharding.AxisType, kind),))
+  images = jax.device_put(IMAGES, jax.sharding.NamedSharding(
+      mesh, jax.sharding.PartitionSpec('data')))
+  params = fast(Net(), images)(KEY, shapes_of(Net()))
+  want, _ = made()
+  jax.tree.map(functools.partial(
+      np.testing.assert_allclose, atol=1e-3), params, want)
+
+
+def test_without_biases_and_normalization():
+  model = Net(norm=False, use_bias=False)
+  params = fast(model, IMAGES)(KEY, shapes_of(model))
+  for name, y in outputs(params, model).items():
+    np.testing.assert_allclose(
+        y.std(tuple(range(y.ndim - 1))), 1, rtol=1e-3, err_msg=name)
+
+
+def test_lsuv():
+  model = Net(norm=False)
+  params = si.kmeans.lsuv(model, IMAGES)(KEY, shapes_of(model))
+  for name, y in outputs(params, model).items():
+    assert y.std() == pytest.approx(1, rel=1e-3)
+    kernel = np.asarray(params[name]['kernel'])
+    matrix = kernel.reshape(-1, kernel.shape[-1])
+    gram = matrix.T @ matrix
+    np.testing.assert_allclose(
+        gram, gram[0, 0] * np.eye(len(gram)), atol=1e-4 * gram[0, 0])
+  head = np.asarray(params['head']['kernel'])
+  assert np.ptp(np.linalg.norm(head, axis=0)) < 1e-4 * np.linalg.norm(head)
+
+
+def test_a_layer_without_variation_keeps_its_kernel():
+  """Dead inputs: their mean is all there is."""
+  class Dead(nn.Module):
+    """The second layer sees zeros."""
+
+    @nn.compact
+    def __call__(self, x):
+      x = nn.Conv(4, (3, 3), name='stem')(x)
+      return nn.Conv(4, (1, 1), name='blind')(nn.relu(x) * 0)
+
+  params = fast(Dead(), IMAGES)(KEY, shapes_of(Dead()))
+  own = Dead().init(KEY, IMAGES)['params']
+  for name in ('stem', 'blind'):
+    assert np.isfinite(params[name]['kernel']).all()
+  np.testing.assert_array_equal(
+      params['blind']['kernel'], own['blind']['kernel'])
+
+
+class Odd(nn.Module):
+  """Layers that cannot be served, beside one that can."""
+
+  @nn.compact
+  def __call__(self, x):
+    x = nn.Conv(6, (3, 3), name='stem')(x)
+    x = nn.Conv(6, (3, 3), feature_group_count=6, name='depthwise')(x)
+    x = nn.ConvTranspose(6, (2, 2), name='up')(x)
+    x = nn.DenseGeneral((2, 3), name='general')(x)
+    x = x.reshape(*x.shape[:3], 6)
+    x = nn.remat(nn.Dense)(6, name='remat')(x)
+    layers = nn.vmap(nn.Dense, in_axes=None, variable_axes={'params': 0},
+                     split_rngs={'params': True}, axis_size=2)
+    x = layers(6, name='stacked')(x).sum(0)
+    return nn.Dense(4, name='head')(x)
+
+
+def test_what_cannot_be_served_is_named():
+  shapes = shapes_of(Odd())
+  with pytest.warns(UserWarning, match='leaves as they are') as caught:
+    init_fn = fast(Odd(), IMAGES)
+  message = str(caught[0].message)
+  for reason in ('depthwise/kernel (it has one filter a group',
+                 'up/kernel (a ConvTranspose is no Conv or Dense)',
+                 'general/kernel (a DenseGeneral is no Conv or Dense)',
+                 'stacked/kernel (its kernel is stacked by a scan or a vmap'):
+    assert reason in message
+  params, aux = init_fn.init_with_aux(KEY, shapes)
+  assert 'stem/kernel' in aux['kmeans']
+  own = Odd().init(KEY, IMAGES)['params']
+  np.testing.assert_array_equal(params['up']['kernel'], own['up']['kernel'])
+  with pytest.raises(ValueError, match="asks for leaf 'up/kernel' of shape"):
+    fast(Odd(), IMAGES, select='up/.*')
+  with warnings.catch_warnings():
+    warnings.simplefilter('error')
+    fast(Odd(), IMAGES, select='stem/kernel')
+
+
+@pytest.mark.parametrize('batch, message', [
+    (IMAGES.at[3, 1, 2, 0].set(jnp.nan), r'example 3 has a NaN or inf at '
+     r'\(1, 2, 0\)'),
+    (jnp.ones((4, 8, 8, 3)), 'is constant'),
+    (jnp.ones((4, 8, 8, 3), jnp.uint8), 'floating-point inputs'),
+    (jnp.ones(8), 'floating-point inputs')])
+def test_batches_that_are_refused(batch, message):
+  for call in (lambda: si.kmeans.joint(Net(), batch),
+               lambda: si.kmeans.lsuv(Net(), batch),
+               lambda: si.kmeans.clusters(batch),
+               lambda: si.kmeans.layer_statistics(Net(), {}, batch)):
+    with pytest.raises(ValueError, match=message):
+      call()
+
+
+def test_fewer_patches_than_filters():
+  model = nn.Sequential([nn.Dense(32), nn.relu, nn.Dense(4), nn.relu,
+                         nn.Dense(4)])
+  x = IMAGES[:, 0, 0]
+  with pytest.warns(UserWarning, match=(
+      'layers_0/kernel .24 patches of 24 examples are fewer than its 32 '
+      'filters; at least 32 examples would do')):
+    fast(model, x)
+  with pytest.raises(ValueError, match='at least 32 examples would do'):
+    fast(model, x, select='layers_0/kernel')
+  with pytest.raises(ValueError, match='at most 24 would do'):
+    si.kmeans.clusters(x)(KEY, (3, 32))
+
+
+@pytest.mark.parametrize('options, message', [
+    ({'method': 'lloyd'}, 'whitened, greedy, joint'),
+    ({'scale': 2}, 'variance, kept'),
+    ({'start': 'zeros'}, "'rest' or 'greedy'"),
+    ({'kind': 'cubic'}, 'squared, exponential'),
+    ({'patches': 0}, 'patches=0'),
+    ({'iterations': 0}, 'iterations=0'),
+    ({'ridge': 0}, 'ridge=0'),
+    ({'temperature': -1}, 'temperature=-1'),
+    ({'method': 'joint', 'batch_size': 25}, 'batch_size=25'),
+    ({'method': 'joint', 'steps': -1}, 'steps=-1'),
+    ({'method': 'joint', 'penalty': -1}, 'penalty=-1'),
+    ({'method': 'joint', 'learning_rate': 0}, 'learning_rate=0'),
+    ({'select': '('}, 'not a regular expression'),
+    ({'select': 'tail/.*'}, 'no layer to serve')])
+def test_options_that_are_refused(options, message):
+  with pytest.raises(ValueError, match=message):
+    si.kmeans.joint(Net(), IMAGES, **options)
+
+
+def test_models_and_leaves_that_are_refused():
+  with pytest.raises(ValueError, match='must be a flax'):
+    si.kmeans.joint(lambda x: x, IMAGES)
+  init_fn = fast(Net(), IMAGES)
+  with pytest.raises(ValueError, match="'tail' are none of the model"):
+    init_fn(KEY, {'tail': jax.ShapeDtypeStruct((2,), jnp.float32)})
+  with pytest.raises(ValueError, match='expected float32'):
+    init_fn(KEY, {'stem': {'kernel': jax.ShapeDtypeStruct((3,), jnp.float32)}})
+  with pytest.raises(ValueError, match='not of both'):
+    si.kmeans.layer_statistics(Net(), {'tail': jnp.ones(2)}, IMAGES)

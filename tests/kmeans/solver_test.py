@@ -1,0 +1,144 @@
+"""Patches against explicit ones; Lloyd's iteration against brute force."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import structinit_jax as si
+from structinit_jax.kmeans import objectives
+from structinit_jax.kmeans import solver
+
+KEY = jax.random.key(0)
+
+
+@pytest.mark.parametrize('size, stride, padding, dilation, groups', [
+    ((3, 3), (1, 1), 'SAME', (1, 1), 1),
+    ((2, 4), (3, 2), 'SAME', (2, 1), 2),
+    ((3, 1), (1, 2), 'VALID', (2, 1), 3),
+    ((4, 3), (2, 2), 'CIRCULAR', (1, 2), 1),
+    ((2, 2), (1, 1), ((0, 2), (3, 1)), (1, 1), 2)])
+def test_patches_are_what_the_window_sees(
+    size, stride, padding, dilation, groups):
+  """Their products with a kernel are its responses, place by place."""
+  keys = jax.random.split(KEY)
+  x = jax.random.normal(keys[0], (2, 9, 8, 2 * groups))
+  kernel = jax.random.normal(keys[1], (*size, 2, 3 * groups))
+  window = {'strides': stride, 'padding': padding, 'dilation': dilation,
+            'groups': groups}
+  y = objectives.responses(kernel, x, **window)
+  count = solver.window_count(x.shape, kernel.shape, window)
+  assert count == y.size // y.shape[-1]
+  found = solver.patches(KEY, x, kernel.shape, window, count)
+  columns = kernel.reshape(-1, groups, 3)
+  np.testing.assert_allclose(
+      np.einsum('gnp,pgk->ngk', found, columns).reshape(y.shape), y, atol=1e-4)
+  some = solver.patches(KEY, x, kernel.shape, window, count // 2)
+  every = {row.tobytes() for row in np.asarray(found[0])}
+  assert {row.tobytes() for row in np.asarray(some[0])} <= every
+  assert some.shape == (groups, count // 2, found.shape[2])
+
+
+def objective(x, theta, whiten, ridge):
+  """Equation 3 in float64, of whitened patches and filters if asked for."""
+  x = np.asarray(x, np.float64)
+  theta = np.asarray(theta, np.float64)
+  if not whiten:
+    return (x @ (theta / np.linalg.norm(theta, axis=0))).max(1).mean()
+  x = x - x.mean(0)
+  metric = x.T @ x / len(x) + ridge * (x**2).mean() * np.eye(x.shape[1])
+  sizes = np.sqrt(np.einsum('ik,ij,jk->k', theta, metric, theta))
+  return (x @ (theta / sizes)).max(1).mean()
+
+
+def hard(x, num, whiten, iterations):
+  """Runs Lloyd's iteration at temperature 0 from twenty starts."""
+  return jax.jit(jax.vmap(lambda key: solver.cluster(
+      key, x, num, whiten=whiten, temperature=0., ridge=0.1, reseed=False,
+      iterations=iterations)))(jax.random.split(KEY, 20))
+
+
+@pytest.mark.parametrize('whiten', [False, True])
+@pytest.mark.parametrize('count, size, num', [
+    (60, 5, 3), (200, 12, 12), (40, 30, 4), (9, 3, 9), (7, 1, 2)])
+def test_no_iteration_decreases_the_score(count, size, num, whiten):
+  with jax.enable_x64(True):
+    x = jax.random.normal(KEY, (count, size)) @ jnp.diag(
+        jnp.arange(1., size + 1))
+    long, short = (hard(x, num, whiten, steps) for steps in (15, 1))
+    for theta, values, after_one in zip(*long, short[0], strict=True):
+      assert (np.diff(values) >= -1e-12).all()
+      assert objective(x, theta, whiten, 0.1) >= values[-1] - 1e-12
+      # The value before an iteration is the objective there.
+      assert objective(x, after_one, whiten, 0.1) == pytest.approx(
+          float(values[1]), rel=1e-9)
+
+
+@pytest.mark.parametrize('whiten', [False, True])
+def test_best_of_some_starts_is_the_best_of_all_partitions(whiten):
+  """Two clusters of nine points: every partition is tried."""
+  with jax.enable_x64(True):
+    x = np.asarray(jax.random.normal(jax.random.key(3), (9, 2)))
+    x = x + np.array([1., 0.])
+    centred = x - x.mean(0) if whiten else x
+    metric = np.eye(2)
+    if whiten:
+      metric = centred.T @ centred / 9 + 0.1 * (centred**2).mean() * np.eye(2)
+    best = -math.inf
+    for bits in range(2**9):
+      mine = np.array([bits >> i & 1 for i in range(9)], bool)
+      sums = [centred[mine].sum(0), centred[~mine].sum(0)]
+      best = max(best, sum(
+          np.sqrt(g @ np.linalg.solve(metric, g)) for g in sums) / 9)
+    starts, _ = hard(jnp.asarray(x), 2, whiten, 20)
+    found = max(objective(x, theta, whiten, 0.1) for theta in starts)
+  assert found == pytest.approx(best, rel=1e-9)
+
+
+def test_clusters_are_found():
+  """Directions that patches are made of, at any length, come back."""
+  directions = np.linalg.qr(np.random.default_rng(0).normal(size=(16, 8)))[0]
+  keys = jax.random.split(KEY, 3)
+  which = jax.random.randint(keys[0], (4000,), 0, 8)
+  x = jax.random.uniform(keys[1], (4000, 1), minval=1, maxval=3) * jnp.asarray(
+      directions.T, jnp.float32)[which]
+  x = x + 0.05 * jax.random.normal(keys[2], x.shape)
+  theta, _ = solver.cluster(KEY, x, 8, whiten=False)
+  cosines = np.abs(directions.T @ np.asarray(theta))
+  assert cosines.max(1).min() > 0.99
+  assert sorted(cosines.argmax(0)) == list(range(8))
+
+
+def test_reseeding_parts_aligned_filters():
+  """Patches of one direction mostly: without it, filters share it."""
+  keys = jax.random.split(KEY, 3)
+  x = jnp.concatenate([
+      jnp.ones((990, 1)) * jnp.eye(12)[:1] * 5
+      + 0.01 * jax.random.normal(keys[0], (990, 12)),
+      jax.random.normal(keys[1], (10, 12))])
+
+  def duplicates(reseed):
+    kernels, _ = jax.jit(jax.vmap(lambda key: solver.cluster(
+        key, x, 8, whiten=False, reseed=reseed, temperature=0.)))(
+            jax.random.split(KEY, 5))
+    return [int(si.kmeans.statistics(k, x).duplicates) for k in kernels]
+
+  assert max(duplicates(True)) < min(duplicates(False))
+
+
+def test_constant_patches_give_no_filters():
+  for whiten in (False, True):
+    x = jnp.zeros((20, 4)) + (3. if whiten else 0.)
+    theta, values = solver.cluster(KEY, x, 3, whiten=whiten)
+    assert np.isfinite(values).all()
+    np.testing.assert_allclose(theta, 0, atol=1e-3)
+
+
+def test_a_few_constant_patches_do_no_harm():
+  x = jax.random.normal(KEY, (50, 4)).at[:20].set(0)
+  for whiten in (False, True):
+    theta, _ = solver.cluster(KEY, x, 6, whiten=whiten)
+    assert np.isfinite(theta).all()
+    assert (np.linalg.norm(theta, axis=0) > 0.1).all()
