@@ -34,6 +34,9 @@ class Recipe:
       kernels are factors.
     subspace: options of `si.subspace.within`, for models that are trained in a
       random subspace.
+    look: makes the InitFn of a model, a batch of its inputs and `rest`, the
+      InitFn of the rules, for initializers that look at images.
+    images: how many training images `look` gets, the first ones.
   """
 
   rules: tuple[tuple[str, Any], ...]
@@ -41,6 +44,8 @@ class Recipe:
   prune: tuple[tuple[str, si.pruning.Method], ...] = ()
   factors: Mapping[str, Any] | None = None
   subspace: Mapping[str, Any] | None = None
+  look: Callable[..., si.StructuredInit] | None = None
+  images: int = 0
 
   def shapes(self, full: Any) -> Any:
     """Returns the shapes of the parameters, from those of the full model."""
@@ -324,6 +329,35 @@ def _subspace(
                 'column_norm': column_norm, 'per_layer': per_layer})
 
 
+def _sees(body: str, images: int, look: Callable[..., Any]) -> Recipe:
+  """Puts an initializer that looks at images over the kernels of `body`."""
+  if body not in _INITIALIZERS:
+    raise ValueError(
+        f'body={body!r} must be one of {", ".join(sorted(_INITIALIZERS))}')
+  return Recipe(((r'.*kernel', _by_rank(_INITIALIZERS[body]())), *_REST),
+                look=look, images=base.integer('images', images, 1))
+
+
+def _kmeans(
+    method: str = 'whitened', images: int = 256, body: str = 'he_normal',
+    select: str | None = None, scale: str = 'variance', patches: int = 16384,
+    iterations: int = 30, temperature: float = 0.5, ridge: float = 1.0,
+    steps: int = 10_000, learning_rate: float = 1e-3, penalty: float = 100.0,
+    start: str = 'rest',
+) -> Recipe:
+  """Filters that are clusters of what layers see in training images."""
+  return _sees(body, images, functools.partial(
+      si.kmeans.joint, method=method, select=select, scale=scale,
+      patches=patches, iterations=iterations, temperature=temperature,
+      ridge=ridge, steps=steps, learning_rate=learning_rate, penalty=penalty,
+      start=start))
+
+
+def _lsuv(images: int = 256, body: str = 'he_normal') -> Recipe:
+  """Orthonormal kernels whose outputs vary by 1 on training images."""
+  return _sees(body, images, si.kmeans.lsuv)
+
+
 def _only(where: str, maker: Callable[..., Any]) -> Callable[..., Recipe]:
   """Returns recipes with a structured `where` layer; `body` elsewhere."""
   @registry.forwards_options(maker)
@@ -342,7 +376,9 @@ for _name, _method in (
       functools.partial(_method, axes=_AXES))
 registry.INITIALIZERS['delta_orthogonal'] = _delta_orthogonal
 registry.INITIALIZERS['eoi'] = _givens
+registry.INITIALIZERS['kmeans'] = _kmeans
 registry.INITIALIZERS['lfai'] = _lfai
+registry.INITIALIZERS['lsuv'] = _lsuv
 registry.INITIALIZERS['rg'] = _ramanujan
 registry.INITIALIZERS['rg_normal'] = _independent(si.pruning.normal)
 registry.INITIALIZERS['rg_uniform'] = _independent(si.pruning.uniform)

@@ -208,6 +208,9 @@ class Trainer:
     """
     shapes = recipe.shapes(self.shapes)
     init_fn, _ = recipe.build(shapes)
+    if recipe.look is not None:
+      images = self._train[0][:recipe.images]
+      init_fn = recipe.look(self._model, self._normalise(images), rest=init_fn)
 
     def one(key: jax.Array) -> State:
       init_key, order_key = jax.random.split(key)

@@ -52,6 +52,9 @@ def get_config() -> ml_collections.ConfigDict:
       *(f'1000 {label} = subspace(dim=1000, projection={kind!r}, '
         "column_norm=4.0, body='he_normal')" for label, kind in (
             ('dimensions', 'hadamard'), ('of the weights', 'identity'))),
+      'LSUV = lsuv',
+      'k-means, whitened = kmeans(patches=4096)',
+      "k-means, norms kept = kmeans(patches=4096, scale='kept')",
   )
   config.baseline = 'he_normal'
   return config

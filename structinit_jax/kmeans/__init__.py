@@ -2,6 +2,7 @@
 
 from structinit_jax.kmeans.initializers import clusters
 from structinit_jax.kmeans.initializers import joint
+from structinit_jax.kmeans.initializers import joint_loss
 from structinit_jax.kmeans.initializers import layer_statistics
 from structinit_jax.kmeans.initializers import lsuv
 from structinit_jax.kmeans.objectives import cosine_penalty
@@ -11,6 +12,6 @@ from structinit_jax.kmeans.objectives import Statistics
 from structinit_jax.kmeans.objectives import statistics
 
 __all__ = [
-    'Statistics', 'clusters', 'cosine_penalty', 'joint', 'layer_statistics',
-    'lsuv', 'score', 'scores', 'statistics',
+    'Statistics', 'clusters', 'cosine_penalty', 'joint', 'joint_loss',
+    'layer_statistics', 'lsuv', 'score', 'scores', 'statistics',
 ]

@@ -21,7 +21,7 @@ from structinit_jax import tree
 from structinit_jax.kmeans import objectives
 from structinit_jax.kmeans import solver
 
-__all__ = ['clusters', 'joint', 'layer_statistics', 'lsuv']
+__all__ = ['clusters', 'joint', 'joint_loss', 'layer_statistics', 'lsuv']
 
 METHODS = ('whitened', 'greedy', 'joint')
 SCALES = ('variance', 'kept')
@@ -211,12 +211,11 @@ def _clustered(
   return jnp.where(lost[(None,) * (kernel.ndim - 1)], kernel, theta)
 
 
-def _descended(
-    key: base.Key, params: dict[str, jax.Array], batch: jax.Array, *,
-    network: Any, chosen: Mapping[str, Any], steps: int, batch_size: int,
-    learning_rate: float, decay: bool, whiten: bool, penalty: float, kind: str,
-) -> tuple[dict[str, jax.Array], jax.Array]:
-  """Minimises the loss of all layers at once."""
+def _loss(
+    network: Any, chosen: Mapping[str, Any], params: Mapping[str, jax.Array],
+    batch: jax.Array, *, whiten: bool, penalty: float, kind: str,
+) -> jax.Array:
+  """Returns the paper's loss of chosen layers, in one run of the model."""
 
   def visit(call: Any) -> Any:
     y = call.apply(call.kernel, call.bias)
@@ -225,16 +224,27 @@ def _descended(
     s = _scores(call, y, whiten)
     return y, objectives.total(s, call.layer.window['groups'])
 
+  _, records = network.run(params, batch, visit)
+  value = -jnp.sum(jnp.stack([sum(each) for each in records.values()]))
+  if penalty:
+    value = value + penalty * jnp.sum(jnp.stack([
+        objectives.cosine_penalty(
+            params[name], kind=kind, groups=layer.window['groups'])
+        for name, layer in chosen.items()]))
+  return value
+
+
+def _descended(
+    key: base.Key, params: dict[str, jax.Array], batch: jax.Array, *,
+    network: Any, chosen: Mapping[str, Any], steps: int, batch_size: int,
+    learning_rate: float, decay: bool, **options: Any,
+) -> tuple[dict[str, jax.Array], jax.Array]:
+  """Minimises the loss of all layers at once, on minibatches."""
+
   def loss(key: base.Key, kernels: dict[str, jax.Array]) -> jax.Array:
     rows = jax.random.choice(key, len(batch), (batch_size,), replace=False)
-    _, records = network.run({**params, **kernels}, batch[rows], visit)
-    value = -jnp.sum(jnp.stack([sum(each) for each in records.values()]))
-    if penalty:
-      value = value + penalty * jnp.sum(jnp.stack([
-          objectives.cosine_penalty(
-              kernel, kind=kind, groups=chosen[name].window['groups'])
-          for name, kernel in kernels.items()]))
-    return value
+    return _loss(
+        network, chosen, {**params, **kernels}, batch[rows], **options)
 
   kernels, losses = descent.descend(
       key, {name: params[name] for name in chosen}, loss, steps=steps,
@@ -592,6 +602,67 @@ def lsuv(
   return _structured(network, batch, chosen, rest, solve)
 
 
+def joint_loss(
+    model: Any, params: base.PyTree, batch: jax.typing.ArrayLike, *,
+    select: str | None = None, penalty: float = 100.0, kind: str = 'squared',
+    whiten: bool = False, arguments: Mapping[str, Any] | None = None,
+) -> jax.Array:
+  r"""Returns the loss that 'joint' of `joint` minimises, on a batch.
+
+  $-\sum_l \sum_i \max_k s_{ik} + \lambda \sum_l$ `cosine_penalty`, with sums
+  over the layers and over the patches of the batch.
+
+  Args:
+    model: as of `joint`.
+    params: its parameters.
+    batch: as of `joint`.
+    select: as of `joint`.
+    penalty: as of `joint`.
+    kind: as of `joint`.
+    whiten: as of `joint`.
+    arguments: as of `joint`.
+
+  Returns:
+    A scalar, differentiable in `params`.
+
+  Raises:
+    ValueError: as of `joint`, or for parameters that are not the model's.
+
+  Example:
+    >>> import flax.linen as nn, jax, structinit_jax as si
+    >>> model, x = nn.Conv(4, (3, 3)), jax.random.normal(
+    ...     jax.random.key(0), (8, 6, 6, 3))
+    >>> params = model.init(jax.random.key(1), x)['params']
+    >>> loss = si.kmeans.joint_loss(model, params, x, penalty=0)
+    >>> score = si.kmeans.score(params['kernel'], x)
+    >>> bool(abs(loss + 8 * 6 * 6 * score) < 0.01)
+    True
+
+  Source: Zhou, equation 5.
+  """
+  network, given, batch = _given(model, params, batch, arguments)
+  chosen = _plan(network, batch, select, 'kmeans.joint_loss')
+  return _loss(
+      network, chosen, given, batch, whiten=whiten, kind=kind,
+      penalty=base.positive('penalty', penalty, or_zero=True))
+
+
+def _given(
+    model: Any, params: base.PyTree, batch: jax.typing.ArrayLike,
+    arguments: Mapping[str, Any] | None,
+) -> tuple[Any, dict[str, jax.Array], jax.Array]:
+  """Returns the network, parameters by name and the batch, all checked."""
+  batch = _check_batch(batch)
+  network = _networks().network(model, batch, arguments or {})
+  names, leaves, _ = tree.flatten_with_names(params)
+  given = dict(zip(names, leaves, strict=True))
+  if {*given} != {*network.shapes}:
+    raise ValueError(
+        f'the leaves {", ".join(sorted({*given} ^ {*network.shapes}))} are '
+        'either of params or of the model, not of both')
+  return network, given, batch
+
+
 def layer_statistics(
     model: Any, params: base.PyTree, batch: jax.typing.ArrayLike, *,
     whiten: bool = True, arguments: Mapping[str, Any] | None = None,
@@ -623,13 +694,6 @@ def layer_statistics(
 
   Source: `statistics`, of all layers in one run.
   """
-  batch = _check_batch(batch)
-  network = _networks().network(model, batch, arguments or {})
-  names, leaves, _ = tree.flatten_with_names(params)
-  given = dict(zip(names, leaves, strict=True))
-  if {*given} != {*network.shapes}:
-    raise ValueError(
-        f'the leaves {", ".join(sorted({*given} ^ {*network.shapes}))} are '
-        'either of params or of the model, not of both')
+  network, given, batch = _given(model, params, batch, arguments)
   return jax.jit(functools.partial(_measure, network, None, whiten))(
       given, batch)

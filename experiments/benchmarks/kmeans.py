@@ -1,0 +1,117 @@
+"""Time to a value of the joint k-means loss, and what filters there are.
+
+    python -m experiments.benchmarks.kmeans --out kmeans.json
+
+The network of Zhou's table 1 and the first 256 training images of CIFAR-10,
+scaled to [-1, 1]; convolutions alone are made. Compiled programs, one after the
+other in one process.
+
+* loss: the paper's loss, raw scores and lambda = 100, averaged over the
+  quarters of the batch, and the seconds to get there. 'paper' takes 10,000
+  steps of Adam on minibatches of 64 from He's kernels, at the rate of its
+  training; 'ours' some hundreds at a rate that falls as a cosine, from k-means
+  of raw patches layer by layer. `ratio` is the paper's time over theirs.
+* filters: of every layer that a method made, how many filters win no patch and
+  the largest |cosine| of two, with raw scores for the paper's method and for
+  the model's own kernels, 'he_normal', and with whitened ones for ours.
+
+`load` is the mean number of processes that wanted a core in the minute before
+the first and the last measurement, ours included.
+"""
+
+import argparse
+import os
+import pathlib
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments import data
+from experiments import models
+from experiments.benchmarks import common
+import structinit_jax as si
+
+_IMAGES, _QUARTER = 256, 64
+_WIDTH = 16
+_SELECT = r'(stem|conv_\d)/kernel'
+_STEPS = 10_000
+_OURS = {'steps': 300, 'learning_rate': 3e-3, 'decay': True, 'start': 'greedy'}
+
+
+def _methods() -> dict[str, dict[str, Any]]:
+  return {
+      'paper': {'method': 'joint', 'steps': _STEPS},
+      'ours': {'method': 'joint', **_OURS},
+      'greedy': {'method': 'greedy'},
+      'whitened': {'method': 'whitened'}}
+
+
+def _filters(name: str, stats: Any, whiten: bool) -> dict[str, Any]:
+  return {
+      'case': 'filters', 'method': name, 'whiten': whiten,
+      'layers': {
+          leaf: {'dead': int(s.dead.sum()), 'filters': len(s.dead),
+                 'coherence': float(s.coherence),
+                 'coverage': float(s.coverage)}
+          for leaf, s in stats.items() if leaf != 'head/kernel'}}
+
+
+def _measure(images: np.ndarray) -> list[dict[str, Any]]:
+  batch = jnp.asarray(images, jnp.float32) / 127.5 - 1
+  model = models.Conv8(10, width=_WIDTH)
+  shapes = jax.eval_shape(model.init, jax.random.key(0), batch)['params']
+  rest = si.partition([
+      ('.*kernel', jax.nn.initializers.he_normal()),
+      ('.*scale', jax.nn.initializers.ones), ('.*bias', si.zeros)])
+
+  @jax.jit
+  def loss(params: Any) -> jax.Array:
+    return jnp.stack([
+        si.kmeans.joint_loss(model, params, part, select=_SELECT)
+        for part in jnp.split(batch, _IMAGES // _QUARTER)]).mean()
+
+  rows, seconds = [], {}
+  own = rest(jax.random.key(0), shapes)
+  print('he_normal: loss', float(loss(own)), flush=True)
+  for whiten in (False, True):
+    rows.append(_filters('he_normal', si.kmeans.layer_statistics(
+        model, own, batch, whiten=whiten), whiten))
+  for name, options in _methods().items():
+    init_fn = si.kmeans.joint(
+        model, batch, select=_SELECT, rest=rest, **options)
+    program = jax.jit(lambda key, make=init_fn: make(key, shapes)).lower(
+        jax.random.key(0)).compile()
+    start = time.perf_counter()
+    params = jax.block_until_ready(program(jax.random.key(0)))
+    seconds[name] = time.perf_counter() - start
+    row = {'case': 'loss', 'method': name, 'seconds': seconds[name],
+           'loss': float(loss(params)),
+           'ratio': seconds['paper'] / seconds[name]}
+    rows.append(row)
+    print(row, flush=True)
+    for whiten in (False, True):
+      rows.append(_filters(name, si.kmeans.layer_statistics(
+          model, params, batch, whiten=whiten), whiten))
+  return rows
+
+
+def main() -> None:
+  """Measures and writes the JSON."""
+  parser = argparse.ArgumentParser(
+      description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+  parser.add_argument('--out', type=pathlib.Path, required=True)
+  parser.add_argument('--data_dir', default='')
+  arguments = parser.parse_args()
+  arguments.out.parent.mkdir(parents=True, exist_ok=True)
+  dataset = data.load('cifar10', data_dir=arguments.data_dir)
+  load = [os.getloadavg()[0]]
+  rows = _measure(dataset.train_images[:_IMAGES])
+  load.append(os.getloadavg()[0])
+  common.write(arguments.out, rows, images=_IMAGES, width=_WIDTH, load=load)
+
+
+if __name__ == '__main__':
+  main()
