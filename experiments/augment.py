@@ -18,7 +18,7 @@ import numpy as np
 from experiments import registry
 
 __all__ = ['AUGMENTATIONS', 'Labels', 'autoaugment', 'crop_flip', 'cutmix',
-           'make']
+           'flip', 'make']
 
 _STAGE_STREAM = np.uint32(2**31)  # folded in where an image's number may be
 _CROP_PAD = 4
@@ -100,6 +100,20 @@ def _stage(
 
 
 # ---- Crops and mirror images.
+
+
+def flip(key: jax.Array, images: jax.Array) -> jax.Array:
+  """Mirrors half of the images.
+
+  Args:
+    key: PRNG key.
+    images: `(batch, height, width, channels)`.
+
+  Returns:
+    As `images`.
+  """
+  mirrored = jax.random.bernoulli(key, shape=(len(images),))
+  return jnp.where(mirrored[:, None, None, None], images[:, :, ::-1], images)
 
 
 def crop_flip(key: jax.Array, images: jax.Array) -> jax.Array:
@@ -392,3 +406,4 @@ AUGMENTATIONS['none'] = lambda: None
 AUGMENTATIONS['autoaugment'] = _stage(autoaugment)
 AUGMENTATIONS['crop_flip'] = _stage(crop_flip)
 AUGMENTATIONS['cutmix'] = cutmix
+AUGMENTATIONS['flip'] = _stage(flip)

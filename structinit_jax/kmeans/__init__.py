@@ -1,4 +1,71 @@
-"""Joint k-means initialization: filters that are clusters of what they see."""
+r"""Joint k-means initialization: filters that are clusters of what they see.
+
+**Method.** A layer's window sees patches $x_i$ of its inputs; spherical k-means
+maximises $\sum_i \max_k x_i^T \theta_k / \|\theta_k\|$ over the layer's filters
+$\theta_k$ (equation 3), so that filters point to where patches are. Labels play
+no part. Zhou sums this over all layers, each seeing the outputs of those before
+it, subtracts $\lambda$ times a penalty of filters that point the same way
+(equations 4 and 5), and takes 10,000 steps of gradient descent. `joint` does
+this to any Linen or NNX model, as its method 'joint'; the layers' true inputs,
+windows, strides and paddings are met while the model runs, and scores are the
+layers' own outputs, so no patch is stored. `clusters` is an Initializer of one
+layer, for any framework; `score`, `cosine_penalty` and `statistics` are the
+pieces; `lsuv` is the rival that looks at the scale of outputs alone.
+
+**Whitened scores are batch normalization.** Of whitened patches
+$z_i = \Sigma^{-1/2} (x_i - \mu)$ and filters $\phi_k = \Sigma^{1/2} \theta_k$ the
+score is $z_i^T \phi_k / \|\phi_k\| = (y_{ik} - \bar y_k) / \mathrm{std}(y_k)$,
+the layer's output as batch normalization makes it: what the network goes on
+with. Lloyd's iteration in this metric is $\theta_k \propto (\Sigma + r I)^{-1}
+\sum_{i \in k} (x_i - \mu)$, and no patch has to be whitened. 'whitened', the
+default, does this layer by layer on the way of one run of the model, on a
+random choice of patches; assignments are soft at first, and filters that win
+nothing, or are nearly aligned with another, are made anew from patches that no
+filter explains. As a layer's score depends on the layers before it only by what
+they feed it, one run in order is where no layer can gain alone. The ridge r
+keeps filters from the high frequencies that images hardly have.
+
+**Scale.** k-means gives directions. `scale='variance'` gives every filter
+outputs of unit variance, and a layer with biases outputs of mean 0; 'kept' gives
+filters the norms they had. Under batch normalization the outputs do not change,
+but the step that training makes does: gradients grow as filters shrink.
+
+**What holds and what does not**
+(`experiments/published/benchmarks/kmeans.json`,
+`experiments/published/kmeans`).
+
+* Raw scores of the patches behind a ReLU, which all point to the positive
+  orthant, are won by few filters: see 'filters' in the benchmark for He's
+  kernels, the paper's and ours.
+* The paper's loss is reached much sooner from k-means of raw patches, layer by
+  layer, by fewer steps at a rate that falls: see 'loss'.
+* Without batch normalization behind it, the paper's form does not train: its
+  raw filters are not centred, and ReLUs stay silent. The demo has it beside
+  the others.
+
+**Errata** of the paper:
+
+1. "All convolutional output sizes multiplied by 3, to make the number of
+   parameters the same" as of gated layers: kernels of ordinary layers grow
+   ninefold, those of gated ones threefold. The ordinary network is about three
+   times as large (`tests/experiments/conv8_test.py`). `layers.gated_features`
+   divides by $\sqrt 3$.
+2. The deviations it gives for Xavier's and He's kernels are variances.
+3. The penalty is said to be "linear in the angle"; it is the squared cosine.
+   The exponential one that the paper would like is `kind='exponential'`.
+4. Whether patches are summed or averaged, which scales $\lambda$, the step size
+   and the optimizer are not said; here sums over a minibatch of 64, and Adam.
+   Images are said to be of the test set; here they are whatever is passed.
+
+**When it helps.** In the first epochs, a little, where nothing normalizes; less,
+or not at all, at the end. It needs images, and inputs that are scaled as in
+training.
+
+Source: B. Zhou, Gated convolutional layers and joint k-means weight
+initialization; A. Coates and A. Ng, Learning feature representations with
+k-means (2012); P. Kraehenbuehl, C. Doersch, J. Donahue, T. Darrell,
+Data-dependent initializations of convolutional neural networks, ICLR 2016.
+"""
 
 from structinit_jax.kmeans.initializers import clusters
 from structinit_jax.kmeans.initializers import joint

@@ -308,7 +308,7 @@ def test_none_is_none():
   assert augment.make('none') is None
 
 
-@pytest.mark.parametrize('expression', ['crop_flip', 'autoaugment'])
+@pytest.mark.parametrize('expression', ['crop_flip', 'flip', 'autoaugment'])
 def test_an_image_that_is_not_mixed_has_one_label(expression):
   labels = jnp.arange(16)
   _, mixed = augment.make(expression)(

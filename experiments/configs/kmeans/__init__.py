@@ -1,0 +1,1 @@
+"""Gated Convolutional Layers and Joint K-Means Weight Initialization (Zhou)."""
