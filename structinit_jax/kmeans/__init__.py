@@ -13,8 +13,8 @@ layer, for any framework; `score`, `cosine_penalty` and `statistics` are the
 pieces; `lsuv` is the rival that looks at the scale of outputs alone.
 
 **Whitened scores are batch normalization.** Of whitened patches
-$z_i = \Sigma^{-1/2} (x_i - \mu)$ and filters $\phi_k = \Sigma^{1/2} \theta_k$ the
-score is $z_i^T \phi_k / \|\phi_k\| = (y_{ik} - \bar y_k) / \mathrm{std}(y_k)$,
+$z_i = \Sigma^{-1/2} (x_i - \mu)$ and filters $\phi_k = \Sigma^{1/2} \theta_k$
+the score is $z_i^T \phi_k / \|\phi_k\| = (y_{ik} - \bar y_k) / \sigma_k$,
 the layer's output as batch normalization makes it: what the network goes on
 with. Lloyd's iteration in this metric is $\theta_k \propto (\Sigma + r I)^{-1}
 \sum_{i \in k} (x_i - \mu)$, and no patch has to be whitened. 'whitened', the
@@ -26,9 +26,9 @@ they feed it, one run in order is where no layer can gain alone. The ridge r
 keeps filters from the high frequencies that images hardly have.
 
 **Scale.** k-means gives directions. `scale='variance'` gives every filter
-outputs of unit variance, and a layer with biases outputs of mean 0; 'kept' gives
-filters the norms they had. Under batch normalization the outputs do not change,
-but the step that training makes does: gradients grow as filters shrink.
+outputs of unit variance, and a layer with biases outputs of mean 0; 'kept'
+gives filters the norms they had. Under batch normalization the outputs do not
+change, but the step that training makes does: gradients grow as filters shrink.
 
 **What holds and what does not**
 (`experiments/published/benchmarks/kmeans.json`,
@@ -39,9 +39,9 @@ but the step that training makes does: gradients grow as filters shrink.
   kernels, the paper's and ours.
 * The paper's loss is reached much sooner from k-means of raw patches, layer by
   layer, by fewer steps at a rate that falls: see 'loss'.
-* Without batch normalization behind it, the paper's form does not train: its
-  raw filters are not centred, and ReLUs stay silent. The demo has it beside
-  the others.
+* Without batch normalization the paper's filters, which are not centred, leave
+  ReLUs silent: in the demo's network most units are dead and it hardly trains
+  (`experiments/published/demo`).
 
 **Errata** of the paper:
 
@@ -57,9 +57,9 @@ but the step that training makes does: gradients grow as filters shrink.
    and the optimizer are not said; here sums over a minibatch of 64, and Adam.
    Images are said to be of the test set; here they are whatever is passed.
 
-**When it helps.** In the first epochs, a little, where nothing normalizes; less,
-or not at all, at the end. It needs images, and inputs that are scaled as in
-training.
+**When it helps.** In the first epochs, a little, where nothing normalizes; not
+measurably at the end, nor with batch normalization on handwritten digits
+(`colabs/kmeans.ipynb`). It needs images, scaled as in training.
 
 Source: B. Zhou, Gated convolutional layers and joint k-means weight
 initialization; A. Coates and A. Ng, Learning feature representations with

@@ -278,6 +278,25 @@ def test_what_cannot_be_served_is_named():
     fast(Odd(), IMAGES, select='stem/kernel')
 
 
+def test_gated_layers_are_served():
+  class Gated(nn.Module):
+    """The kernel of a gated layer is that of a convolution inside."""
+
+    @nn.compact
+    def __call__(self, x):
+      x = si.layers.GatedConv(4, (3, 3), name='stem')(x)
+      return si.layers.GatedDense(4, name='head')(x)
+
+  with warnings.catch_warnings():
+    warnings.simplefilter('error')
+    init_fn = fast(Gated(), IMAGES, select='(stem|head)/kernel')
+  params, aux = init_fn.init_with_aux(KEY, shapes_of(Gated()))
+  assert [*aux['kmeans']] == ['head/kernel', 'stem/kernel']
+  assert aux['kmeans']['stem/kernel'].wins.shape == (12,)
+  y = nn.Conv(12, (3, 3)).apply({'params': params['stem']}, IMAGES)
+  np.testing.assert_allclose(y.std((0, 1, 2)), 1, rtol=1e-3)
+
+
 @pytest.mark.parametrize('batch, message', [
     (IMAGES.at[3, 1, 2, 0].set(jnp.nan), r'example 3 has a NaN or inf at '
      r'\(1, 2, 0\)'),
