@@ -26,7 +26,7 @@ __all__ = ['clusters', 'joint', 'joint_loss', 'layer_statistics', 'lsuv']
 METHODS = ('whitened', 'greedy', 'joint')
 SCALES = ('variance', 'kept')
 _MINIBATCH = 64
-_TINY = 1e-12
+_ROUNDING = 1e-12  # relative variance of what does not vary
 _SEEN = np.zeros(())  # a record: a layer's second call leaves it as it is
 
 
@@ -139,15 +139,15 @@ def _settle(
   outputs = y.astype(kernel.dtype)
   mean = outputs.mean(range(y.ndim - 1))
   variance = jnp.mean((outputs - mean[lead])**2, range(y.ndim - 1))
-  norms = objectives.norms(kernel)
   if scale == 'layer':
-    mean, variance = (jnp.full_like(x, f(outputs)) for x, f in (
-        (mean, jnp.mean), (variance, jnp.var)))
+    variance = jnp.full_like(variance, outputs.var())
   if scale == 'kept':
-    factor = objectives.norms(call.kernel.astype(kernel.dtype)) / norms
+    factor = objectives.norms(
+        call.kernel.astype(kernel.dtype)) / objectives.norms(kernel)
   else:
-    varies = variance > _TINY * norms**2
-    factor = jnp.where(varies, jax.lax.rsqrt(variance + _TINY), 1)
+    varies = variance > _ROUNDING * jnp.mean(outputs**2, range(y.ndim - 1))
+    factor = jnp.where(
+        varies, jax.lax.rsqrt(jnp.where(varies, variance, 1)), 1)
   if bias is not None:
     bias = (-mean * factor if center else bias).astype(bias.dtype)
   call.put(
@@ -207,7 +207,7 @@ def _clustered(
   theta = _by_group(how, found, kernel.shape[-1] // groups, **options)
   theta = jnp.moveaxis(theta, 0, 1).reshape(kernel.shape)
   # Where inputs do not vary a filter is 0: there the kernel stays.
-  lost = jnp.sum(theta * theta, range(kernel.ndim - 1)) < _TINY
+  lost = jnp.all(theta == 0, range(kernel.ndim - 1))
   return jnp.where(lost[(None,) * (kernel.ndim - 1)], kernel, theta)
 
 
@@ -258,12 +258,13 @@ def _structured(
 ) -> base.StructuredInit:
   """Returns the StructuredInit of `solve(key, params, batch)`."""
   solve = jax.jit(solve)
+  initial = network.initial if rest is None else jax.jit(
+      functools.partial(_made, rest, network.shapes))
   measure = jax.jit(functools.partial(_measure, network, chosen, True))
 
   def values(key: base.Key) -> tuple[dict[str, jax.Array], Any]:
     base.check_key(key)
-    params = network.initial(key) if rest is None else _made(
-        rest, key, network.shapes)
+    params = initial(key)
     return solve(key, params, batch)
 
   def pick(params: Mapping[str, jax.Array], shapes: base.PyTree) -> Any:
@@ -295,8 +296,9 @@ def _structured(
 
 
 def _made(
-    rest: Any, key: base.Key, shapes: Mapping[str, jax.ShapeDtypeStruct]
+    rest: Any, shapes: Mapping[str, jax.ShapeDtypeStruct], key: base.Key
 ) -> dict[str, jax.Array]:
+  """Returns what an InitFn makes of the model's leaves, by name."""
   names, leaves, _ = tree.flatten_with_names(rest(key, tree.nest(shapes)))
   made = dict(zip(names, leaves, strict=True))
   tree.check_like([*shapes], [made[name] for name in shapes],
@@ -393,7 +395,8 @@ def clusters(
     found = solver.patches(which, x, shape, window, patches)
     theta = _by_group(how, found, shape[-1] // groups, **options)
     y = jnp.einsum('gnp,gpk->gnk', found, theta, precision='highest')
-    theta = theta * jax.lax.rsqrt(y.var(1, keepdims=True) + _TINY)
+    variance = y.var(1, keepdims=True)
+    theta = theta * jax.lax.rsqrt(jnp.where(variance > 0, variance, 1))
     return jnp.moveaxis(theta, 0, 1).reshape(shape)
 
   return base.LeafInit(
@@ -441,7 +444,7 @@ def joint(
   vary keeps its kernel.
 
   Args:
-    model: a Linen or an NNX module; of others, use `cluster`'s pieces.
+    model: a Linen or an NNX module; for others there is `clusters`.
     batch: inputs as the model takes them, floating-point (examples, ...): 256
       images, say. No labels.
     method: 'whitened', 'greedy' or 'joint'.

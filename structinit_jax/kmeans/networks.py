@@ -234,7 +234,7 @@ def _linen(model: Any, batch: Any, arguments: Mapping[str, Any]) -> Network:
     return _named(state['params']), records
 
   return Network(
-      shapes, lambda key: _named(variables(key)['params']), run)
+      shapes, jax.jit(lambda key: _named(variables(key)['params'])), run)
 
 
 def _collect(

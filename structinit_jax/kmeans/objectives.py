@@ -19,7 +19,8 @@ __all__ = [
 
 PENALTIES = ('squared', 'exponential')
 DUPLICATE = 0.95
-_TINY = 1e-12
+_TINY = 1e-20  # under roots that have slopes at 0
+_ROUNDING = 1e-12  # relative variance of what does not vary
 
 
 class Statistics(NamedTuple):
@@ -108,8 +109,9 @@ def norms(kernel: jax.Array) -> jax.Array:
 def standardize(y: jax.Array) -> jax.Array:
   """Subtracts the mean of every feature and divides by its deviation."""
   axes = tuple(range(y.ndim - 1))
+  power = jnp.mean(y * y, axes)
   y = y - y.mean(axes)[(None,) * len(axes)]
-  variance = jnp.mean(y * y, axes) + _TINY
+  variance = jnp.mean(y * y, axes) + _ROUNDING * power + _TINY
   return y * lax.rsqrt(variance)[(None,) * len(axes)]
 
 

@@ -16,6 +16,7 @@ from structinit_jax import windows
 __all__ = ['cluster', 'patches', 'window_count']
 
 _TINY = 1e-12
+_ROUNDING = 1e-6  # what varies less does not
 _WARM = 3 / 4  # of the iterations are softened, and make filters anew
 _ALIGNED = 0.9  # |cosine| of two filters of which one is made anew
 
@@ -125,15 +126,19 @@ def cluster(
       made anew from badly explained patches, in the first three quarters.
 
   Returns:
-    The filters (fan_in, num), of unit variance if whitened, else of unit norm;
-    the score before every iteration, at temperature 0 (iterations,). Patches
-    that do not vary (or, not whitened, vanish) give filters 0.
+    The filters (fan_in, num), at a scale of no meaning if whitened, else of
+    unit norm; the score before every iteration, at temperature 0 (iterations,).
+    Patches that do not vary (or, not whitened, vanish) give filters 0.
 
   Source: Zhou, equation 3; Coates and Ng (2012), section 3, of whitening.
   """
   count, size = x.shape
+  largest = jnp.abs(x).max()
   if whiten:
     x = x - x.mean(0)[None]
+  spread = jnp.abs(x).max()
+  varies = spread > _ROUNDING * largest
+  x = x / jnp.where(varies, spread, 1)  # no square overflows or vanishes
   power = jnp.mean(x * x) + _TINY
   if whiten:
     covariance = linalg.matmul(x.T, x) / count
@@ -148,7 +153,7 @@ def cluster(
         jnp.maximum(jnp.sum(theta * g, 0), 0) + _TINY)[None]
 
   lengths = jnp.sum(x * x, 1)
-  usable = lengths > 1e-6 * power * size
+  usable = lengths > _ROUNDING * power * size
   noise, key = jax.random.split(key)
   chance = jnp.where(usable, jax.random.gumbel(noise, (count,), x.dtype),
                      -jnp.inf)
@@ -165,8 +170,8 @@ def cluster(
     s = linalg.matmul(x, theta)
     winner = s.argmax(1)
     hard = jax.nn.one_hot(winner, num, dtype=s.dtype)
-    spread = jnp.sqrt(jnp.mean(s * s) + _TINY)
-    soft = jax.nn.softmax(s / jnp.maximum(share * spread, _TINY), axis=1)
+    deviation = jnp.sqrt(jnp.mean(s * s) + _TINY)
+    soft = jax.nn.softmax(s / jnp.maximum(share * deviation, _TINY), axis=1)
     weights = jnp.where(share > 0, soft, hard)
     value = s.max(1)
     found = normalize(linalg.matmul(x.T, weights))
@@ -186,6 +191,9 @@ def cluster(
       found = jnp.where(lost[None], fresh, found)
     return found, value.mean()
 
-  return jax.lax.scan(
+  theta, values = jax.lax.scan(
       step, theta,
       (jax.random.split(key, iterations), shares, seeding))
+  if not whiten:
+    values = values * spread
+  return jnp.where(varies, theta, 0), values

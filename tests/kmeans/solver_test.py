@@ -128,6 +128,17 @@ def test_reseeding_parts_aligned_filters():
   assert max(duplicates(True)) < min(duplicates(False))
 
 
+@pytest.mark.parametrize('scale', [1e-9, 1e9])
+@pytest.mark.parametrize('whiten', [False, True])
+def test_the_scale_of_patches_is_no_matter(scale, whiten):
+  x = jax.random.normal(KEY, (60, 6)) + 1
+  want, values = solver.cluster(KEY, x, 4, whiten=whiten, iterations=8)
+  got, scaled = solver.cluster(KEY, scale * x, 4, whiten=whiten, iterations=8)
+  np.testing.assert_allclose(got, want, atol=1e-3)
+  np.testing.assert_allclose(
+      scaled, values if whiten else scale * values, rtol=1e-3)
+
+
 def test_constant_patches_give_no_filters():
   for whiten in (False, True):
     x = jnp.zeros((20, 4)) + (3. if whiten else 0.)
