@@ -4,7 +4,7 @@
 
 The network of Zhou's table 1 and the first 256 training images of CIFAR-10,
 scaled to [-1, 1]; convolutions alone are made. Compiled programs, one after the
-other in one process.
+other in one process: hours on a CPU, unless `--steps` are fewer.
 
 * loss: the paper's loss, raw scores and lambda = 100, averaged over the
   quarters of the batch, and the seconds to get there. 'paper' takes 10,000
@@ -37,13 +37,12 @@ import structinit_jax as si
 _IMAGES, _QUARTER = 256, 64
 _WIDTH = 16
 _SELECT = r'(stem|conv_\d)/kernel'
-_STEPS = 10_000
 _OURS = {'steps': 300, 'learning_rate': 3e-3, 'decay': True, 'start': 'greedy'}
 
 
-def _methods() -> dict[str, dict[str, Any]]:
+def _methods(steps: int) -> dict[str, dict[str, Any]]:
   return {
-      'paper': {'method': 'joint', 'steps': _STEPS},
+      'paper': {'method': 'joint', 'steps': steps},
       'ours': {'method': 'joint', **_OURS},
       'greedy': {'method': 'greedy'},
       'whitened': {'method': 'whitened'}}
@@ -59,7 +58,7 @@ def _filters(name: str, stats: Any, whiten: bool) -> dict[str, Any]:
           for leaf, s in stats.items() if leaf != 'head/kernel'}}
 
 
-def _measure(images: np.ndarray) -> list[dict[str, Any]]:
+def _measure(images: np.ndarray, steps: int) -> list[dict[str, Any]]:
   batch = jnp.asarray(images, jnp.float32) / 127.5 - 1
   model = models.Conv8(10, width=_WIDTH)
   shapes = jax.eval_shape(model.init, jax.random.key(0), batch)['params']
@@ -79,7 +78,7 @@ def _measure(images: np.ndarray) -> list[dict[str, Any]]:
   for whiten in (False, True):
     rows.append(_filters('he_normal', si.kmeans.layer_statistics(
         model, own, batch, whiten=whiten), whiten))
-  for name, options in _methods().items():
+  for name, options in _methods(steps).items():
     init_fn = si.kmeans.joint(
         model, batch, select=_SELECT, rest=rest, **options)
     program = jax.jit(lambda key, make=init_fn: make(key, shapes)).lower(
@@ -104,13 +103,16 @@ def main() -> None:
       description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
   parser.add_argument('--out', type=pathlib.Path, required=True)
   parser.add_argument('--data_dir', default='')
+  parser.add_argument('--steps', type=int, default=10_000)
   arguments = parser.parse_args()
   arguments.out.parent.mkdir(parents=True, exist_ok=True)
   dataset = data.load('cifar10', data_dir=arguments.data_dir)
   load = [os.getloadavg()[0]]
-  rows = _measure(dataset.train_images[:_IMAGES])
+  rows = _measure(dataset.train_images[:_IMAGES], arguments.steps)
   load.append(os.getloadavg()[0])
-  common.write(arguments.out, rows, images=_IMAGES, width=_WIDTH, load=load)
+  common.write(
+      arguments.out, rows, images=_IMAGES, width=_WIDTH, load=load,
+      steps=arguments.steps)
 
 
 if __name__ == '__main__':

@@ -30,15 +30,13 @@ outputs of unit variance, and a layer with biases outputs of mean 0; 'kept'
 gives filters the norms they had. Under batch normalization the outputs do not
 change, but the step that training makes does: gradients grow as filters shrink.
 
-**What holds and what does not**
-(`experiments/published/benchmarks/kmeans.json`,
-`experiments/published/kmeans`).
+**What holds and what does not** (`colabs/kmeans.ipynb`).
 
-* Raw scores of the patches behind a ReLU, which all point to the positive
-  orthant, are won by few filters: see 'filters' in the benchmark for He's
-  kernels, the paper's and ours.
-* The paper's loss is reached much sooner from k-means of raw patches, layer by
-  layer, by fewer steps at a rate that falls: see 'loss'.
+* Raw patches behind a ReLU all point to the positive orthant, and few of the
+  paper's filters win any, whatever the penalty; of whitened ones all win.
+* From k-means of raw patches, layer by layer (`start='greedy'`), the paper's
+  loss falls sooner; `experiments.benchmarks.kmeans` measures by how much in the
+  paper's network.
 * Without batch normalization the paper's filters, which are not centred, leave
   ReLUs silent: in the demo's network most units are dead and it hardly trains
   (`experiments/published/demo`).

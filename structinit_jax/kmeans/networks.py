@@ -110,6 +110,7 @@ def network(model: Any, batch: Any, arguments: Mapping[str, Any]) -> Network:
 
 
 def _named(params: Any) -> dict[str, jax.Array]:
+  """Returns the leaves of Linen or NNX parameters, by name."""
   names, leaves, _ = tree.flatten_with_names(meta.unbox(params))
   return dict(zip(names, leaves, strict=True))
 
@@ -175,8 +176,9 @@ def _linen(model: Any, batch: Any, arguments: Mapping[str, Any]) -> Network:
     keys = {'params': key, 'dropout': jax.random.fold_in(key, 1)}
     return dict(model.init(keys, batch, **arguments))
 
-  shapes = _structs(_named(
-      jax.eval_shape(variables, jax.random.key(0))['params']))
+  structs = jax.eval_shape(variables, jax.random.key(0))
+  shapes = _structs(_named(structs['params']))
+  stateful = len(structs) > 1
 
   def run(
       params: Mapping[str, jax.Array], batch: Any, visit: Visit
@@ -220,15 +222,12 @@ def _linen(model: Any, batch: Any, arguments: Mapping[str, Any]) -> Network:
         module.sow(_RECORDS, 'record', record)
       return y
 
-    rest = jax.eval_shape(variables, jax.random.key(0))
-    del rest['params']
-    others = {} if not rest else {
-        name: value for name, value in variables(jax.random.key(0)).items()
-        if name != 'params'}
+    state = variables(jax.random.key(0)) if stateful else {}
+    state['params'] = tree.nest(params)
     with nn.intercept_methods(intercept):
       _, state = model.apply(
-          {'params': tree.nest(params), **others}, batch, mutable=True,
-          rngs={'dropout': jax.random.key(0)}, **arguments)
+          state, batch, mutable=True, rngs={'dropout': jax.random.key(0)},
+          **arguments)
     records: dict[str, list[Any]] = {}
     _collect(state.get(_RECORDS, {}), (), records)
     return _named(state['params']), records
@@ -336,16 +335,11 @@ def _nnx(model: Any, arguments: Mapping[str, Any]) -> Network:
 
     with _calls(kinds, handle):
       copy(batch, **arguments)
-    found = nnx.state(copy, nnx.Param)
-    return _named_nnx(found), {k: v for k, v in records.items() if v}
+    found = _named(nnx.state(copy, nnx.Param))
+    return found, {name: record for name, record in records.items() if record}
 
   def initial(key: base.Key) -> dict[str, jax.Array]:
     del key  # an NNX module holds its values
     return dict(zip(names, leaves, strict=True))
 
   return Network(shapes, initial, run)
-
-
-def _named_nnx(state: Any) -> dict[str, jax.Array]:
-  names, leaves, _ = tree.flatten_with_names(state)
-  return dict(zip(names, leaves, strict=True))

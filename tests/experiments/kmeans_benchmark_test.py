@@ -18,7 +18,8 @@ class Small(nn.Module):
 
   @nn.compact
   def __call__(self, x):
-    x = nn.relu(nn.Conv(self.width, (3, 3), name='stem')(x))
+    x = nn.Conv(self.width, (3, 3), name='stem')(x)
+    x = nn.relu(nn.BatchNorm(use_running_average=True)(x))
     x = nn.relu(nn.Conv(self.width, (3, 3), 2, name='conv_1')(x))
     return nn.Dense(self.classes, name='head')(x.mean((1, 2)))
 
@@ -26,7 +27,7 @@ class Small(nn.Module):
 @pytest.fixture
 def rows(monkeypatch, tmp_path):
   for name, value in {
-      '_IMAGES': 8, '_QUARTER': 4, '_WIDTH': 4, '_STEPS': 2,
+      '_IMAGES': 8, '_QUARTER': 4, '_WIDTH': 4,
       '_OURS': {'steps': 1, 'start': 'greedy', 'decay': True}}.items():
     monkeypatch.setattr(kmeans, name, value)
   monkeypatch.setattr(kmeans.models, 'Conv8', Small)
@@ -36,7 +37,7 @@ def rows(monkeypatch, tmp_path):
       kmeans.data, 'load',
       lambda *_, **__: types.SimpleNamespace(train_images=images))
   out = tmp_path / 'kmeans.json'
-  monkeypatch.setattr('sys.argv', ['kmeans', '--out', str(out)])
+  monkeypatch.setattr('sys.argv', ['kmeans', '--out', str(out), '--steps', '2'])
   kmeans.main()
   return json.loads(out.read_text())['rows']
 

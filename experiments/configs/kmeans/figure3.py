@@ -6,7 +6,7 @@
 The first layer's 11x11 filters, made by k-means alone: as the paper has it,
 without the penalty; with it; and by this library's methods. The report shows
 them before and after one epoch of training; the run of table 2 has them after
-all of it (figure 2).
+all of it (figure 2). Ours: not run here.
 """
 
 import ml_collections
