@@ -10,6 +10,7 @@ import pytest
 from experiments import data
 from experiments import initializers
 from experiments import models
+from experiments import registry
 from experiments import train
 from experiments.configs import default
 import structinit_jax as si
@@ -40,6 +41,36 @@ def test_three_times_the_channels_are_three_times_too_many_parameters():
   assert (gated, vanilla) == (1_090_522, 3_200_346)
   assert count(models.Conv8(10, width=28)) == 1_117_886
   assert si.layers.gated_features(28) == 16
+
+
+@pytest.mark.parametrize('name, size, convolutions', [
+    ('resnet18', 64, 20), ('vgg16', 32, 13)])
+def test_large_models_are_served_as_they_are(name, size, convolutions):
+  """Traced, not run: every convolution, at full width."""
+  model = registry.MODELS[name](num_classes=10)
+  images = jax.random.normal(KEY, (256, size, size, 3))
+  shapes = jax.eval_shape(model.init, KEY, images)['params']
+  init_fn = si.kmeans.joint(
+      model, images, select='(.*/)?(stem|conv_.*|shortcut)/kernel')
+  params, aux = jax.eval_shape(
+      lambda key: init_fn.init_with_aux(key, shapes), KEY)
+  assert params == shapes
+  assert len(aux['kmeans']) == convolutions
+
+
+def test_a_residual_network_is_made():
+  model = models.ResNet(10, (1, 1), 8, False)
+  images = jax.random.normal(KEY, (16, 8, 8, 3))
+  shapes = jax.eval_shape(model.init, KEY, images)['params']
+  init_fn = si.kmeans.joint(model, images, iterations=6)
+  params, aux = init_fn.init_with_aux(KEY, shapes)
+  assert len(aux['kmeans']) == 5
+  for name, stats in aux['kmeans'].items():
+    assert not stats.dead.any(), name
+    assert float(stats.coherence) < 0.95, name
+  y = model.apply({'params': params}, images, train=True,
+                  mutable=['batch_stats'])[0]
+  assert np.isfinite(y).all()
 
 
 @pytest.fixture(scope='module')
