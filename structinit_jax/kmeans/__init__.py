@@ -55,9 +55,10 @@ change, but the step that training makes does: gradients grow as filters shrink.
    and the optimizer are not said; here sums over a minibatch of 64, and Adam.
    Images are said to be of the test set; here they are whatever is passed.
 
-**When it helps.** In the first epochs, a little, where nothing normalizes; not
-measurably at the end, nor with batch normalization on handwritten digits
-(`colabs/kmeans.ipynb`). It needs images, scaled as in training.
+**When it helps.** In the first epochs, a little, where nothing normalizes, and
+there LSUV does about as well; not measurably at the end, nor with batch
+normalization on handwritten digits (`colabs/kmeans.ipynb`). It needs images,
+scaled as in training.
 
 Source: B. Zhou, Gated convolutional layers and joint k-means weight
 initialization; A. Coates and A. Ng, Learning feature representations with
