@@ -36,8 +36,12 @@ def _networks() -> Any:
 
 
 def _check_batch(batch: Any) -> jax.Array:
-  batch = jnp.asarray(batch)
-  if batch.ndim < 2 or not jnp.issubdtype(batch.dtype, jnp.floating):
+  try:
+    batch = jnp.asarray(batch)
+  except (TypeError, ValueError) as error:
+    raise ValueError(f'batch is no array: {error}') from error
+  if batch.ndim < 2 or not batch.size or not jnp.issubdtype(
+      batch.dtype, jnp.floating):
     raise ValueError(
         f'batch of shape {batch.shape} and dtype {batch.dtype} must be '
         'floating-point inputs (examples, ...) as the model takes them: '
@@ -85,9 +89,14 @@ def _plan(
   jax.eval_shape(
       lambda params, batch: network.run(params, batch, visit),
       dict(network.shapes), batch)
+  last = next(reversed(found), None)
+  for name, struct in network.shapes.items():
+    if name.split('/')[-1] == 'kernel' and len(struct.shape) > 1:
+      found.setdefault(name, _networks().Layer(
+          name, '', {}, 'no call of it is met: it is not used, or inside a '
+          'transformation'))
   served = {name: layer for name, layer in found.items() if not layer.refused}
   if select is None:
-    last = next(reversed(found), None)
     chosen = {name: layer for name, layer in served.items()
               if name != last or dense_end or layer.kind.startswith('Conv')}
     refused = [f'{name} ({layer.refused})' for name, layer in found.items()
@@ -98,7 +107,7 @@ def _plan(
   else:
     try:
       pattern = re.compile(select)
-    except re.error as error:
+    except (re.error, TypeError) as error:
       raise ValueError(
           f'select={select!r} is not a regular expression: {error}') from error
     chosen = {name: layer for name, layer in found.items()
@@ -203,7 +212,8 @@ def _clustered(
   """Returns the kernel that k-means of a layer's patches makes."""
   which, how = jax.random.split(key)
   groups = layer.window['groups']
-  found = solver.patches(which, x, kernel.shape, layer.window, patches)
+  most = max(patches, kernel.shape[-1] // groups)
+  found = solver.patches(which, x, kernel.shape, layer.window, most)
   theta = _by_group(how, found, kernel.shape[-1] // groups, **options)
   theta = jnp.moveaxis(theta, 0, 1).reshape(kernel.shape)
   # Where inputs do not vary a filter is 0: there the kernel stays.
@@ -392,7 +402,8 @@ def clusters(
   def make(
       key: base.Key, x: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     which, how = jax.random.split(key)
-    found = solver.patches(which, x, shape, window, patches)
+    most = max(patches, shape[-1] // groups)
+    found = solver.patches(which, x, shape, window, most)
     theta = _by_group(how, found, shape[-1] // groups, **options)
     y = jnp.einsum('gnp,gpk->gnk', found, theta, precision='highest')
     variance = y.var(1, keepdims=True)
@@ -456,7 +467,7 @@ def joint(
     scale: 'variance' makes every filter's output vary by 1 on the batch;
       'kept' gives filters the norms that they have in `rest`.
     patches: of a layer, that 'whitened' and 'greedy' use at most, drawn at
-      random.
+      random; no fewer than filters.
     iterations: of k-means, of those two.
     temperature: of 'whitened', at its first iteration: see `cluster`.
     ridge: added to the covariance, relative to the mean variance of a pixel.

@@ -177,8 +177,10 @@ def _linen(model: Any, batch: Any, arguments: Mapping[str, Any]) -> Network:
     return dict(model.init(keys, batch, **arguments))
 
   structs = jax.eval_shape(variables, jax.random.key(0))
-  shapes = _structs(_named(structs['params']))
-  stateful = len(structs) > 1
+  held = meta.unbox(structs.get('params', {}))
+  shapes = _structs(_named(held))
+  names, treedef = [*shapes], jax.tree.structure(held)
+  stateful = bool({*structs} - {'params'})
 
   def run(
       params: Mapping[str, jax.Array], batch: Any, visit: Visit
@@ -199,6 +201,9 @@ def _linen(model: Any, batch: Any, arguments: Mapping[str, Any]) -> Network:
       name = '/'.join((*module.scope.path, 'kernel'))
       shape = shapes[name].shape if name in shapes else None
       layer = _layer(module, name, kernel, shape, (nn.Conv,), (nn.Dense,))
+      if not (name in shapes and module.is_mutable_collection('params')):
+        layer = layer._replace(
+            refused='a transformation around it holds its parameters')
       bias = (module.get_variable('params', 'bias')
               if module.has_variable('params', 'bias') else None)
 
@@ -223,17 +228,18 @@ def _linen(model: Any, batch: Any, arguments: Mapping[str, Any]) -> Network:
       return y
 
     state = variables(jax.random.key(0)) if stateful else {}
-    state['params'] = tree.nest(params)
+    state['params'] = treedef.unflatten([params[name] for name in names])
     with nn.intercept_methods(intercept):
       _, state = model.apply(
-          state, batch, mutable=True, rngs={'dropout': jax.random.key(0)},
-          **arguments)
+          state, batch, mutable=True, **arguments, rngs={
+              name: jax.random.key(0) for name in ('params', 'dropout')})
     records: dict[str, list[Any]] = {}
     _collect(state.get(_RECORDS, {}), (), records)
-    return _named(state['params']), records
+    return _named(state.get('params', {})), records
 
   return Network(
-      shapes, jax.jit(lambda key: _named(variables(key)['params'])), run)
+      shapes, jax.jit(lambda key: _named(variables(key).get('params', {}))),
+      run)
 
 
 def _collect(

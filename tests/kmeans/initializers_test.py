@@ -297,12 +297,43 @@ def test_gated_layers_are_served():
   np.testing.assert_allclose(y.std((0, 1, 2)), 1, rtol=1e-3)
 
 
+def test_layers_of_nnx_that_are_not_met_are_named():
+  class Inside(nnx.Module):
+    """A layer inside a transformation is another object there."""
+
+    def __init__(self, rngs):
+      self.first = nnx.Conv(3, 4, (3, 3), rngs=rngs)
+      self.last = nnx.Conv(4, 4, (3, 3), rngs=rngs)
+
+    def __call__(self, x):
+      return self.last(nnx.remat(lambda layer, x: layer(x))(self.first, x))
+
+  with pytest.warns(UserWarning, match='first/kernel .no call of it is met'):
+    fast(Inside(nnx.Rngs(0)), IMAGES)
+
+
+def test_names_with_slashes_and_other_streams():
+  class Normed(nn.Module):
+    """Flax calls the scale of a weight norm 'layer_instance/kernel/scale'."""
+
+    @nn.compact
+    def __call__(self, x):
+      x = x + 0 * jax.random.normal(self.make_rng('noise'), x.shape)
+      x = nn.WeightNorm(nn.Conv(4, (3, 3), name='inner'))(x)
+      return nn.Conv(4, (3, 3), name='outer')(x)
+
+  init_fn = fast(Normed(), IMAGES, select='outer/.*', patches=1)
+  aux = init_fn.init_with_aux(KEY, shapes_of(Normed()))[1]
+  assert [*aux['kmeans']] == ['outer/kernel']
+
+
 @pytest.mark.parametrize('batch, message', [
     (IMAGES.at[3, 1, 2, 0].set(jnp.nan), r'example 3 has a NaN or inf at '
      r'\(1, 2, 0\)'),
     (jnp.ones((4, 8, 8, 3)), 'is constant'),
     (jnp.ones((4, 8, 8, 3), jnp.uint8), 'floating-point inputs'),
-    (jnp.ones(8), 'floating-point inputs')])
+    (jnp.ones(8), 'floating-point inputs'),
+    (IMAGES[:0], 'floating-point inputs'), ('images', 'no array')])
 def test_batches_that_are_refused(batch, message):
   for call in (lambda: si.kmeans.joint(Net(), batch),
                lambda: si.kmeans.lsuv(Net(), batch),
@@ -340,6 +371,7 @@ def test_fewer_patches_than_filters():
     ({'method': 'joint', 'penalty': -1}, 'penalty=-1'),
     ({'method': 'joint', 'learning_rate': 0}, 'learning_rate=0'),
     ({'select': '('}, 'not a regular expression'),
+    ({'select': 3}, 'not a regular expression'),
     ({'select': 'tail/.*'}, 'no layer to serve')])
 def test_options_that_are_refused(options, message):
   with pytest.raises(ValueError, match=message):
