@@ -36,7 +36,7 @@ class Recipe:
       random subspace.
     look: makes the InitFn of a model, a batch of its inputs and `rest`, the
       InitFn of the rules, for initializers that look at images.
-    images: how many training images `look` gets, the first ones.
+    images: how many training images `look` gets at most, the first ones.
   """
 
   rules: tuple[tuple[str, Any], ...]
@@ -296,16 +296,21 @@ def _mirrored(initializer: Any) -> base.LeafInit:
   return base.LeafInit(f'{initializer!r}, mirrored', sample, structure)
 
 
+def _body(name: str) -> Any:
+  """Returns the Initializer of the kernels that a recipe begins with."""
+  if name not in _INITIALIZERS:
+    raise ValueError(
+        f'body={name!r} must be one of {", ".join(sorted(_INITIALIZERS))}')
+  return _INITIALIZERS[name]()
+
+
 def _lfai(
     method: str = 'exact', activation: str = 'relu', rank_scale: float = 0.1,
     kind: str = 'separable', norms: str = 'best', steps: int | None = None,
     batch: int = 1024, body: str = 'lecun_normal', dense: str = _ENDS,
 ) -> Recipe:
   """Factors, close to the kernels of `body`; the ends keep those."""
-  if body not in _INITIALIZERS:
-    raise ValueError(
-        f'body={body!r} must be one of {", ".join(sorted(_INITIALIZERS))}')
-  kernels = _INITIALIZERS[body]()
+  kernels = _body(body)
   pairs = si.lowrank.lfai(
       activation=activation, method=method, base=kernels, norms=norms,
       steps=steps, batch=batch)
@@ -320,21 +325,15 @@ def _subspace(
     per_layer: bool | str = False, body: str = 'lecun_normal',
 ) -> Recipe:
   """Few coordinates, from the kernels of `body`."""
-  if body not in _INITIALIZERS:
-    raise ValueError(
-        f'body={body!r} must be one of {", ".join(sorted(_INITIALIZERS))}')
   return Recipe(
-      ((r'.*kernel', _by_rank(_INITIALIZERS[body]())), *_REST),
+      ((r'.*kernel', _by_rank(_body(body))), *_REST),
       subspace={'dim': dim, 'projection': projection,
                 'column_norm': column_norm, 'per_layer': per_layer})
 
 
 def _sees(body: str, images: int, look: Callable[..., Any]) -> Recipe:
   """Puts an initializer that looks at images over the kernels of `body`."""
-  if body not in _INITIALIZERS:
-    raise ValueError(
-        f'body={body!r} must be one of {", ".join(sorted(_INITIALIZERS))}')
-  return Recipe(((r'.*kernel', _by_rank(_INITIALIZERS[body]())), *_REST),
+  return Recipe(((r'.*kernel', _by_rank(_body(body))), *_REST),
                 look=look, images=base.integer('images', images, 1))
 
 

@@ -4,9 +4,13 @@ from collections.abc import Sequence
 import operator
 from typing import Any
 
+import jax
 from jax import lax
+import jax.numpy as jnp
 
-__all__ = ['is_circular', 'kernel_sizes', 'pads', 'per_axis', 'spans']
+__all__ = [
+    'is_circular', 'kernel_sizes', 'pad', 'pads', 'per_axis', 'spans',
+]
 
 
 def per_axis(name: str, value: Any, ndim: int) -> tuple[int, ...]:
@@ -160,3 +164,32 @@ def pads(
         f'{len(spatial)} pairs of ints, one for every spatial axis of the '
         'kernel')
   return found
+
+
+def pad(
+    x: jax.Array, pads: Sequence[tuple[int, int]], padding: Any) -> jax.Array:
+  """Returns an array continued as a convolution continues its images.
+
+  Args:
+    x: array.
+    pads: how many entries are added before and after, on every axis; negative
+      ones are cut, but not of circular ones.
+    padding: as of `pads`: 'CIRCULAR' continues periodically, others by zeros.
+
+  Returns:
+    The larger array.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> from structinit_jax import windows
+    >>> windows.pad(jnp.arange(3), [(1, 1)], 'CIRCULAR').tolist()
+    [2, 0, 1, 2, 0]
+    >>> windows.pad(jnp.arange(3), [(2, -1)], 'SAME').tolist()
+    [0, 0, 0, 1]
+
+  Source: `jax.lax.pad`, and `flax.linen.Conv` of 'CIRCULAR'.
+  """
+  if is_circular(padding):
+    return jnp.pad(x, pads, mode='wrap')
+  return lax.pad(  # not jnp.pad, which refuses to cut
+      x, jnp.zeros((), x.dtype), [(low, high, 0) for low, high in pads])

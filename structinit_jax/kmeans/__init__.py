@@ -21,8 +21,8 @@ with. Lloyd's iteration in this metric is $\theta_k \propto (\Sigma + r I)^{-1}
 default, does this layer by layer on the way of one run of the model, on a
 random choice of patches; assignments are soft at first, and filters that win
 nothing, or are nearly aligned with another, are made anew from patches that no
-filter explains. As a layer's score depends on the layers before it only by what
-they feed it, one run in order is where no layer can gain alone. The ridge r
+filter explains. A layer's score depends on those before it by what they feed
+it, and on none after it: one run in order is all there is to do. The ridge r
 keeps filters from the high frequencies that images hardly have.
 
 **Scale.** k-means gives directions. `scale='variance'` gives every filter

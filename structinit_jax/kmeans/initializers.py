@@ -430,8 +430,7 @@ def joint(
     select: str | None = None, rest: Any = None,
     arguments: Mapping[str, Any] | None = None, scale: str = 'variance',
     patches: int = 16384, iterations: int = 30, temperature: float = 0.5,
-    ridge: float = 1.0, steps: int = 10_000,
-    batch_size: int | None = None,
+    ridge: float = 1.0, steps: int = 10_000, batch_size: int | None = None,
     learning_rate: float = 1e-3, decay: bool = False, penalty: float = 100.0,
     kind: str = 'squared', whiten: bool = False, start: str = 'rest',
 ) -> base.StructuredInit:
@@ -442,8 +441,8 @@ def joint(
 
   * 'whitened' (default): one layer after the other, on the way of one run,
     k-means of the whitened patches, softened at first; filters that win no
-    patch, or are aligned with another, are made anew. As layers see only those
-    before them, this is where no layer can gain alone.
+    patch, or are aligned with another, are made anew. Layers see only those
+    before them, so one run in order is all there is to do.
   * 'greedy': the same without softening and making anew, as Coates and Ng.
   * 'joint': the paper's, $-\sum_l \sum_i \max_k s_{ik} + \lambda \sum_l$
     `cosine_penalty`, with sums over the patches of a minibatch, by Adam on the
@@ -481,7 +480,7 @@ def joint(
     whiten: whether 'joint' has whitened scores, those of the outputs that batch
       normalization makes.
     start: of 'joint': 'rest', as in the paper, or 'greedy', k-means of raw
-      patches layer by layer, which saves most of the steps.
+      patches layer by layer.
 
   Returns:
     A StructuredInit. It makes leaves of the model alone, all or a part of them

@@ -89,12 +89,10 @@ def responses(
   pads = windows.pads(
       padding, spatial, windows.spans(kernel.shape[:-2], dilation), strides)
   x = inputs.reshape(-1, *inputs.shape[-ndim - 1:])
-  if windows.is_circular(padding):
-    x = jnp.pad(x, [(0, 0), *pads, (0, 0)], mode='wrap')
-    pads = [(0, 0)] * ndim
+  x = windows.pad(x, [(0, 0), *pads, (0, 0)], padding)
   axes = 'xyzabc'[:ndim]
   y = lax.conv_general_dilated(
-      x, kernel, strides, pads, rhs_dilation=dilation,
+      x, kernel, strides, 'VALID', rhs_dilation=dilation,
       dimension_numbers=(f'N{axes}C', f'{axes}IO', f'N{axes}C'),
       feature_group_count=groups, precision=lax.Precision.HIGHEST)
   return y.reshape(*batch, *y.shape[1:])

@@ -32,7 +32,7 @@ def _geometry(
   spans = windows.spans(kernel[:-2], dilation)
   pads = windows.pads(window['padding'], spatial, spans, strides)
   places = tuple(
-      (size + low + high - span) // step + 1
+      max(0, (size + low + high - span) // step + 1)
       for size, (low, high), span, step in zip(
           spatial, pads, spans, strides, strict=True))
   return strides, dilation, pads, places
@@ -85,8 +85,7 @@ def patches(
     return x.reshape(-1, x.shape[-1])[chosen][None]
   strides, dilation, pads, places = _geometry(x.shape, kernel, window)
   x = x.reshape(-1, *x.shape[-ndim - 1:])
-  x = jnp.pad(x, [(0, 0), *pads, (0, 0)], mode=(
-      'wrap' if windows.is_circular(window['padding']) else 'constant'))
+  x = windows.pad(x, [(0, 0), *pads, (0, 0)], window['padding'])
   image, *where = jnp.unravel_index(chosen, (len(x), *places))
   index = [image.reshape(-1, *[1] * ndim)]
   for axis in range(ndim):
@@ -111,8 +110,8 @@ def cluster(
   at a temperature are weighted by it. Whitened, patches are centred, and
   everything happens in the metric of their covariance,
   $\theta_k \propto (\Sigma + r I)^{-1} \sum_{i \in k} (x_i - \mu)$, of unit
-  variance: no patch is whitened. At temperature 0 no iteration decreases the
-  score.
+  variance with the ridge counted in: no patch is whitened. At temperature 0 no
+  iteration decreases that score.
 
   Args:
     key: a JAX PRNG key.
@@ -182,6 +181,7 @@ def cluster(
       close = jnp.triu(
           jnp.abs(linalg.matmul(unit.T, unit)) > _ALIGNED, 1).any(0)
       lost = ((hard.sum(0) == 0) | close) & seeds
+      # Raw lengths, whitened or not: a rough weight of where to begin anew.
       unexplained = jnp.maximum(
           lengths - jnp.maximum(value, 0)**2 * (power if whiten else 1), 0)
       chance = jnp.where(

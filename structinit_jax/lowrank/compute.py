@@ -6,7 +6,6 @@ from typing import Any
 
 import jax
 from jax import lax
-import jax.numpy as jnp
 
 from structinit_jax import windows
 from structinit_jax.lowrank import forms
@@ -73,7 +72,7 @@ def conv(
       padding, spatial, windows.spans(form.kernel[:-2], dilation), strides)
   x = x.reshape(-1, *x.shape[-ndim - 1:])
   if windows.is_circular(padding):
-    x = jnp.pad(x, [(0, 0), *pads, (0, 0)], mode='wrap')
+    x = windows.pad(x, [(0, 0), *pads, (0, 0)], padding)
     pads = [(0, 0)] * ndim
   axes = 'xyzabc'[:ndim]
   layout = (f'N{axes}C', f'{axes}IO', f'N{axes}C')

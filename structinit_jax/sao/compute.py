@@ -331,11 +331,7 @@ def conv(
   @jax.checkpoint
   def some(channels: jax.Array) -> jax.Array:
     outer = [(0, 0), *pads[:inner], *[(0, 0)] * (ndim - inner + 1)]
-    if wrap:
-      channels = jnp.pad(channels, outer, mode='wrap')
-    else:  # not jnp.pad, which refuses to cut
-      channels = lax.pad(channels, jnp.zeros((), x.dtype), [
-          (low, high, 0) for low, high in outer])
+    channels = windows.pad(channels, outer, padding)
     sizes = channels.shape[1:]
     products = []
     for (matrix, transposed), part in zip(

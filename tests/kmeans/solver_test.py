@@ -19,7 +19,8 @@ KEY = jax.random.key(0)
     ((2, 4), (3, 2), 'SAME', (2, 1), 2),
     ((3, 1), (1, 2), 'VALID', (2, 1), 3),
     ((4, 3), (2, 2), 'CIRCULAR', (1, 2), 1),
-    ((2, 2), (1, 1), ((0, 2), (3, 1)), (1, 1), 2)])
+    ((2, 2), (1, 1), ((0, 2), (3, 1)), (1, 1), 2),
+    ((2, 2), (1, 2), ((-1, 2), (3, -2)), (1, 1), 1)])
 def test_patches_are_what_the_window_sees(
     size, stride, padding, dilation, groups):
   """Their products with a kernel are its responses, place by place."""
