@@ -134,10 +134,10 @@ class ECOConv(nn.Module):
     ) if self.use_bias else None
     x, bias, *values = nn.dtypes.promote_dtype(
         x, bias, *map(orthogonalize, values), dtype=self.dtype)
-    y = compute.conv(
-        x, values, topology, padding='CIRCULAR', precision=self.precision,
+    return compute.conv(
+        x, values, topology, bias=bias, padding='CIRCULAR',
+        precision=self.precision,
         dilation=[size // k for size, k in zip(sizes, kernel, strict=True)])
-    return biases.add(y, bias)
 
 
 def _norm_bound(kernel: jax.Array) -> jax.Array:

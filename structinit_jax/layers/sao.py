@@ -70,13 +70,18 @@ def _mirrored(values: _Values, looks_linear: bool) -> _Values:
 
 
 def _apply(
-    fn: Callable[[jax.Array, Sequence[jax.Array]], jax.Array], x: jax.Array,
-    values: Sequence[jax.Array], looks_linear: bool, axis: int = -1,
+    fn: Callable[..., jax.Array], x: jax.Array, values: Sequence[jax.Array],
+    looks_linear: bool, axis: int = -1, **once: Any,
 ) -> jax.Array:
+  """Applies `fn(x, values)`, or adds what it makes of both halves.
+
+  The first half alone gets `once`.
+  """
   if not looks_linear:
-    return fn(x, values)
+    return fn(x, values, **once)
   one, other = jnp.split(x, 2, axis)
-  return fn(one, [v[0] for v in values]) + fn(other, [v[1] for v in values])
+  return fn(one, [v[0] for v in values], **once) + fn(
+      other, [v[1] for v in values])
 
 
 def _has_axis(fn: Callable[..., Any]) -> bool:
@@ -311,11 +316,11 @@ class SAOConv(_Sparse):
     bias = self._bias(self.features)
     x, bias, *values = nn.dtypes.promote_dtype(
         x, bias, *values, dtype=self.dtype)
-    y = _apply(lambda x, values: compute.conv(
-        x, values, topology, strides=self.strides, padding=self.padding,
-        dilation=self.kernel_dilation, precision=self.precision), x, values,
-        self.looks_linear)
-    return biases.add(y, bias)
+    conv = functools.partial(
+        compute.conv, topology=topology, strides=self.strides,
+        padding=self.padding, dilation=self.kernel_dilation,
+        precision=self.precision)
+    return _apply(conv, x, values, self.looks_linear, bias=bias)
 
 
 class SAOStack(_Sparse):

@@ -223,7 +223,7 @@ def matmul(
 
 def conv(
     x: jax.Array, values: Sequence[jax.Array], topology: topologies.Topology,
-    *, strides: int | Sequence[int] = 1,
+    *, bias: jax.Array | None = None, strides: int | Sequence[int] = 1,
     padding: str | Sequence[Sequence[int]] = 'SAME',
     dilation: int | Sequence[int] = 1, precision: Any = None,
 ) -> jax.Array:
@@ -240,6 +240,7 @@ def conv(
       `topology.groups`, as `delta_values` and `eco_values` return them; the
       axes of `kernel` are as many as those of `spatial`.
     topology: of the channels (in, out).
+    bias: array (out,) to add while outputs are in the cache, or None.
     strides: one for all spatial axes, or one each.
     padding: 'SAME', 'VALID', 'CIRCULAR' (as in `flax.linen.Conv`) or pairs;
       negative ones cut.
@@ -250,8 +251,9 @@ def conv(
     Images (*batch, *spatial, out).
 
   Raises:
-    ValueError: for another number of channels, values of other shapes, strides
-      or a dilation that do not fit them, or a padding that is unknown.
+    ValueError: for another number of channels, values or a bias of other
+      shapes, strides or a dilation that do not fit them, or a padding that is
+      unknown.
 
   Example:
     >>> import jax, structinit_jax as si
@@ -268,7 +270,14 @@ def conv(
   Source: this library; the kernels are those of Esguerra (2023), 3.4.4.
   """
   _check_inputs(x, -1, topology)
-  x, values = _promote(x, values)
+  if bias is None:
+    x, values = _promote(x, values)
+  else:
+    x, (bias, *values) = _promote(x, [bias, *values])
+    if bias.shape != topology.shape[1:]:
+      raise ValueError(
+          f'bias of shape {bias.shape}: {topology} makes {topology.shape[1]} '
+          f'channels, so a bias has shape {topology.shape[1:]}')
   kernel = tuple(values[0].shape[:-3]) if len(values) else ()
   if not math.prod(kernel) or not kernel:
     raise ValueError(
@@ -299,8 +308,12 @@ def conv(
   wrap = windows.is_circular(padding)
   last = math.prod(kernel[inner:])
   columns = spatial[-1] if inner < ndim else out[-1]
-  matrices = [(matrix, _transposed(matrix)) for matrix in _matrices(
-      values, topology, ndim, last)]
+  # Gradients are added up image after image: of 16 bits most would be lost.
+  wide = base.compute_dtype(x.dtype) if jnp.issubdtype(
+      x.dtype, jnp.floating) else x.dtype
+  matrices = [(matrix.astype(wide), _transposed(matrix)) for matrix in
+              _matrices(values, topology, ndim, last)]
+  bias = None if bias is None else bias.astype(wide)
   taps = _taps(*(
       sizes[:inner] for sizes in (kernel, dilation, strides, out)))
 
@@ -316,7 +329,7 @@ def conv(
     sizes = rows.shape[2:]
     if jax.device_count() == 1:  # nothing to shard, and faster on CPU
       rows = lax.collapse(rows, 2)
-    z = _product(matrix, transposed, rows, precision)
+    z = _product(matrix.astype(rows.dtype), transposed, rows, precision)
     z = z.reshape(len(part), last, matrix.shape[-1] // last, *sizes)
     if inner == ndim:
       return z[:, 0]
@@ -329,7 +342,7 @@ def conv(
         matrix.shape[1:])
 
   @jax.checkpoint
-  def some(channels: jax.Array) -> jax.Array:
+  def some(channels: jax.Array, bias: jax.Array | None) -> jax.Array:
     outer = [(0, 0), *pads[:inner], *[(0, 0)] * (ndim - inner + 1)]
     channels = windows.pad(channels, outer, padding)
     sizes = channels.shape[1:]
@@ -338,7 +351,10 @@ def conv(
         matrices, _inputs(channels, topology), strict=True):
       chunk = _chunk(len(part), sizes[-1] * copied(matrix))
       products.append(_batched(product, chunk, part, matrix, transposed))
-    return _outputs(products, topology)
+    y = _outputs(products, topology)
+    if bias is not None:
+      y = y.astype(wide) + jnp.expand_dims(bias, range(1, y.ndim))
+    return y.astype(x.dtype)
 
   images = x.reshape(math.prod(batch), *x.shape[-ndim - 1:])
   devices = math.gcd(len(images), jax.device_count())
@@ -346,10 +362,12 @@ def conv(
       len(images) // devices,
       sum(len(matrix) * copied(matrix) for matrix, _ in matrices))
   if size == len(images):
-    y = _moved(some(_moved(images, (-1, 0), (0, -1))), (-1, 0), (0, -1))
+    y = some(_moved(images, (-1, 0), (0, -1)), bias)
+    y = _moved(y, (-1, 0), (0, -1))
   else:  # a group takes every n-th image, and so some of every device's
     groups = images.reshape(size, -1, *images.shape[1:])
-    y = lax.map(some, _moved(groups, (1, -1, 0), (0, 1, -1)))
+    y = lax.map(lambda part: some(part, bias),
+                _moved(groups, (1, -1, 0), (0, 1, -1)))
     y = _moved(y, (0, 1, -1), (1, -1, 0))
   return y.reshape(*batch, *out, topology.shape[1])
 

@@ -260,6 +260,52 @@ def test_some_images_or_blocks_at_a_time(make, monkeypatch, size, limit):
       fn(x, values), want)
 
 
+@pytest.mark.parametrize('limit', [1, 3000, 2**22])
+@pytest.mark.parametrize('kind', ['debruijn', 'random', 'weighing'])
+def test_a_bias_is_that_of_broadcasting(make, monkeypatch, kind, limit):
+  monkeypatch.setitem(compute._COPY_BYTES, jax.default_backend(), limit)
+  topology = make((7, 14), 7, kind)
+  values = draw(topology, (3, 3))
+  rng = np.random.default_rng(0)
+  x, bias = rng.standard_normal((6, 4, 4, 7)), rng.standard_normal(14)
+  t = rng.standard_normal((6, 4, 4, 14))
+
+  def one(x, values, bias):
+    return compute.conv(x, values, topology, bias=bias)
+
+  def two(x, values, bias):
+    return compute.conv(x, values, topology) + bias[None, None, None]
+
+  with jax.enable_x64(True):
+    got, want = (
+        (y, pull(jnp.asarray(t))) for y, pull in (
+            jax.vjp(fn, x, values, bias) for fn in (one, two)))
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(
+      a, b, rtol=1e-12, atol=1e-12), got, want)
+
+
+def test_gradients_of_few_bits_lose_none_over_many_images(make, monkeypatch):
+  monkeypatch.setitem(compute._COPY_BYTES, jax.default_backend(), 1)
+  topology = make((6, 8), 3)
+  rng = np.random.default_rng(0)
+  exact = {'x': rng.uniform(size=(512, 3, 3, 6)),
+           'values': draw(topology, (3, 3)), 'bias': rng.uniform(size=8)}
+  t = rng.uniform(size=(512, 3, 3, 8))
+  half, t = jax.tree.map(
+      lambda a: jnp.asarray(a, jnp.bfloat16), (exact, t))
+
+  def gradients(dtype):
+    primals, cotangent = jax.tree.map(lambda a: a.astype(dtype), (half, t))
+    return jax.vjp(lambda p: compute.conv(
+        p['x'], p['values'], topology, bias=p['bias']), primals)[1](cotangent)
+
+  got, want = gradients(jnp.bfloat16), gradients(jnp.float32)
+  assert {a.dtype.name for a in jax.tree.leaves(got)} == {'bfloat16'}
+  for name in ('values', 'bias'):  # sums over images; positive, so none cancel
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(
+        a.astype(jnp.float32), b, rtol=0.01), got[0][name], want[0][name])
+
+
 @pytest.mark.parametrize('strides', [1, 2])
 @pytest.mark.parametrize('limit', [2**22, 2**13])
 def test_every_device_convolves_its_own_images(
@@ -367,6 +413,9 @@ def test_convolutions_that_are_refused(make):
       compute.conv(x, values, topology, padding=wrong)
   with pytest.raises(ValueError, match=r'image that works is \(7, 7\)'):
     compute.conv(x, values, topology, padding='VALID', dilation=3)
+  for shape in ((6,), (1,), (4, 1), ()):
+    with pytest.raises(ValueError, match=r'a bias has shape \(4,\)'):
+      compute.conv(x, values, topology, bias=np.zeros(shape))
 
 
 def test_space_to_depth_is_a_stride_that_loses_nothing():
