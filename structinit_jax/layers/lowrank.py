@@ -14,6 +14,7 @@ from structinit_jax import base
 from structinit_jax import lowrank
 from structinit_jax import windows
 from structinit_jax.layers import biases
+from structinit_jax.layers import dtypes
 from structinit_jax.lowrank import forms
 from structinit_jax.lowrank import ranks
 
@@ -60,7 +61,7 @@ class _LowRank(nn.Module, kw_only=True):
     bias = self.param(
         'bias', self.bias_init, (self.features,), self.param_dtype
     ) if self.use_bias else None
-    x, u, v, bias = nn.dtypes.promote_dtype(x, u, v, bias, dtype=self.dtype)
+    x, u, v, bias = dtypes.promote(self.dtype, x, u, v, bias)
     y = product(x, u, v, precision=self.precision)
     return biases.add(y, bias)
 

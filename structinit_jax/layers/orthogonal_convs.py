@@ -14,6 +14,7 @@ from structinit_jax import linalg
 from structinit_jax import sao
 from structinit_jax import windows
 from structinit_jax.layers import biases
+from structinit_jax.layers import dtypes
 from structinit_jax.layers import sao as sparse
 from structinit_jax.sao import compute
 
@@ -132,8 +133,8 @@ class ECOConv(nn.Module):
     bias = self.param(
         'bias', self.bias_init, (self.features,), self.param_dtype
     ) if self.use_bias else None
-    x, bias, *values = nn.dtypes.promote_dtype(
-        x, bias, *map(orthogonalize, values), dtype=self.dtype)
+    x, bias, *values = dtypes.promote(
+        self.dtype, x, bias, *map(orthogonalize, values))
     return compute.conv(
         x, values, topology, bias=bias, padding='CIRCULAR',
         precision=self.precision,
@@ -245,8 +246,7 @@ class SOCConv(nn.Module):
     ) if self.use_bias else None
     kernel = skew(kernel.astype(base.compute_dtype(kernel.dtype))
                   ).astype(kernel.dtype)
-    x, bias, kernel = nn.dtypes.promote_dtype(
-        x, bias, kernel, dtype=self.dtype)
+    x, bias, kernel = dtypes.promote(self.dtype, x, bias, kernel)
     term = y = jnp.pad(
         x.reshape(-1, *x.shape[-3:]),
         [(0, 0)] * 3 + [(0, width - x.shape[-1])])

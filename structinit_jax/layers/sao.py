@@ -15,6 +15,7 @@ from structinit_jax import base
 from structinit_jax import sao
 from structinit_jax import windows
 from structinit_jax.layers import biases
+from structinit_jax.layers import dtypes
 from structinit_jax.sao import compute
 from structinit_jax.sao import topologies
 
@@ -243,8 +244,7 @@ class SAODense(_Sparse):
         self.values_init(key, topology, dtype=self.param_dtype),
         self.looks_linear))
     bias = self._bias(self.features)
-    x, bias, *values = nn.dtypes.promote_dtype(
-        x, bias, *values, dtype=self.dtype)
+    x, bias, *values = dtypes.promote(self.dtype, x, bias, *values)
     y = _apply(lambda x, values: compute.matmul(
         x, values, topology, precision=self.precision), x, values,
         self.looks_linear)
@@ -314,8 +314,7 @@ class SAOConv(_Sparse):
         self.values_init(key, topology, taps, dtype=self.param_dtype),
         self.looks_linear))
     bias = self._bias(self.features)
-    x, bias, *values = nn.dtypes.promote_dtype(
-        x, bias, *values, dtype=self.dtype)
+    x, bias, *values = dtypes.promote(self.dtype, x, bias, *values)
     conv = functools.partial(
         compute.conv, topology=topology, strides=self.strides,
         padding=self.padding, dilation=self.kernel_dilation,
@@ -405,8 +404,7 @@ class SAOStack(_Sparse):
         self.values_init(key, topology, dtype=self.param_dtype),
         self.looks_linear))(jax.random.split(key, self.depth)))
     bias = self._bias(self.depth, self.features)
-    x, bias, *values = nn.dtypes.promote_dtype(
-        x, bias, *values, dtype=self.dtype)
+    x, bias, *values = dtypes.promote(self.dtype, x, bias, *values)
 
     def layer(
         h: jax.Array, values: Sequence[jax.Array], bias: jax.Array | None

@@ -240,7 +240,8 @@ def conv(
       `topology.groups`, as `delta_values` and `eco_values` return them; the
       axes of `kernel` are as many as those of `spatial`.
     topology: of the channels (in, out).
-    bias: array (out,) to add while outputs are in the cache, or None.
+    bias: array (out,) to add while outputs are in the cache, or None; it is
+      promoted with x and the values.
     strides: one for all spatial axes, or one each.
     padding: 'SAME', 'VALID', 'CIRCULAR' (as in `flax.linen.Conv`) or pairs;
       negative ones cut.

@@ -294,6 +294,9 @@ def test_dtypes(layer, shape):
   for a, b in zip(*map(jax.tree.leaves, (halves, variables)), strict=True):
     assert a.dtype == jnp.bfloat16
     assert b.dtype == jnp.float32
+  for unknown in ('flaot32', 'int32'):
+    with pytest.raises(ValueError, match=f'dtype .*{unknown}'):
+      layer.clone(dtype=unknown).init(KEY, x)
 
 
 def test_requests_that_are_refused():
