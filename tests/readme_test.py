@@ -12,7 +12,8 @@ import pytest
 _ROOT = pathlib.Path(__file__).parent.parent
 # One device, as a reader has; compiled as the tests are, see conftest.py.
 _ENVIRONMENT = {
-    **os.environ, 'XLA_FLAGS': '--xla_backend_optimization_level=1'}
+    **os.environ, 'XLA_FLAGS': '--xla_backend_optimization_level=1 '
+    '--xla_cpu_use_fusion_emitters=false'}
 _README = (_ROOT / 'README.md').read_text()
 
 

@@ -54,7 +54,7 @@ def get_config() -> ml_collections.ConfigDict:
             ('dimensions', 'hadamard'), ('of the weights', 'identity'))),
       'LSUV = lsuv',
       'k-means, whitened = kmeans(patches=4096)',
-      "k-means, joint = kmeans(method='joint', steps=100)",
+      "k-means, joint, 100 steps = kmeans(method='joint', steps=100)",
   )
   config.baseline = 'he_normal'
   return config
