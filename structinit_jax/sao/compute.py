@@ -309,7 +309,7 @@ def conv(
   wrap = windows.is_circular(padding)
   last = math.prod(kernel[inner:])
   columns = spatial[-1] if inner < ndim else out[-1]
-  # Gradients are added up image after image: of 16 bits most would be lost.
+  # Gradients are added up group after group: of 16 bits most would be lost.
   wide = base.compute_dtype(x.dtype) if jnp.issubdtype(
       x.dtype, jnp.floating) else x.dtype
   matrices = [(matrix.astype(wide), _transposed(matrix)) for matrix in
