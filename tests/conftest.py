@@ -2,9 +2,8 @@
 
 import os
 
-# Most of a test's time goes into compiling what then runs once: level 1 takes
-# two thirds of what the default takes, LLVM's loops instead of MLIR's two
-# thirds of that. The notebooks are compiled as users compile.
+# Most of a test's time goes into compiling what then runs once: LLVM's loops
+# take two thirds of the time of MLIR's, level 1 two thirds of the default's.
 os.environ['XLA_FLAGS'] = (
     '--xla_backend_optimization_level=1 --xla_cpu_use_fusion_emitters=false '
     + os.environ.get('XLA_FLAGS', '')
@@ -17,6 +16,22 @@ import pytest
 
 jax.config.update('jax_numpy_dtype_promotion', 'strict')
 jax.config.update('jax_numpy_rank_promotion', 'raise')
+
+
+class Levels:
+  """Compiles at level 0, in half the time, what is not marked `optimized`."""
+
+  @pytest.hookimpl(tryfirst=True)  # before the fixtures
+  def pytest_runtest_setup(self, item):
+    hurry = item.get_closest_marker('optimized') is None
+    if hurry != jax.config.read('jax_disable_most_optimizations'):
+      jax.config.update('jax_disable_most_optimizations', hurry)
+      jax.clear_caches()
+
+
+def pytest_configure(config):
+  # Not a hook of this file, which would be for the tests beside it alone.
+  config.pluginmanager.register(Levels())
 
 
 @pytest.fixture(scope='module', autouse=True)

@@ -17,6 +17,8 @@ import pytest
 
 import structinit_jax as si
 
+pytestmark = pytest.mark.optimized
+
 # A short search: the contract does not depend on how good a packing is.
 packing = functools.partial(si.grassmann.packing, restarts=1, steps=10)
 dictionary = functools.partial(si.grassmann.dictionary, restarts=1, steps=10)

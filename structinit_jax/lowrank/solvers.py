@@ -31,7 +31,8 @@ from structinit_jax import base
 from structinit_jax import linalg
 from structinit_jax.lowrank import duals
 
-__all__ = ['Solution', 'columns', 'improve', 'sketch', 'subsets', 'top']
+__all__ = [
+    'Solution', 'columns', 'dominant', 'improve', 'sketch', 'subsets', 'top']
 
 # Subsets of singular vectors that are compared at most.
 _MOST_SUBSETS = 2**14
@@ -109,7 +110,7 @@ def top(w: jax.Array, rank: int) -> jax.Array:
       w.reshape(len(w), -1), full_matrices=False)[0][:, :rank]
 
 
-def _dominant(w: jax.Array, rank: int) -> jax.Array:
+def dominant(w: jax.Array, rank: int) -> jax.Array:
   """Returns a basis of what `top` spans, from the smaller Gram matrix.
 
   A fraction of the time of the decomposition of W. Directions of singular
@@ -231,7 +232,7 @@ def solve(
   """
   ascend = functools.partial(improve, w=w, dual=dual, tolerance=tolerance)
   if not restarts:
-    return ascend(_dominant(w, rank), steps=steps)
+    return ascend(dominant(w, rank), steps=steps)
   random = jax.vmap(lambda key: linalg.haar(key, (len(w), rank), w.dtype))(
       jax.random.split(key, restarts))
   bases = jnp.concatenate([

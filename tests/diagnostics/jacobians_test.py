@@ -159,6 +159,7 @@ def test_estimates_are_bounds_with_errors_that_hold(shape, steps):
     np.testing.assert_allclose(got.largest, want[0], rtol=1e-3)
 
 
+@pytest.mark.optimized
 def test_a_jacobian_that_does_not_fit():
   """A million inputs; memory for tens of vectors, compiled as a whole."""
   size = 1_000_000

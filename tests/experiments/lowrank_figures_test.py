@@ -28,6 +28,7 @@ def config(make_config):
           for name, given in OPTIONS.items()))
 
 
+@pytest.mark.optimized
 def test_the_starts_are_made_again(config):
   trainer = train.Trainer(config, data.load('digits'))
   recipe = initializers.make(config.initializers[1])[1]

@@ -250,6 +250,7 @@ def test_lipconvnets_keep_norms_where_they_do_not_narrow():
       np.linalg.norm(logits) / np.linalg.norm(outputs[-1]), 1, atol=1e-6)
 
 
+@pytest.mark.optimized
 @pytest.mark.parametrize('options', [{}, {'degree': 8}])
 def test_lipconvnets_are_1_lipschitz_whatever_their_parameters(options):
   model, variables = _lipschitz(5, **options)

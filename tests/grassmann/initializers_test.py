@@ -156,6 +156,7 @@ def test_the_seed_is_of_the_search():
   assert np.all(solve() != solve(78))
 
 
+@pytest.mark.optimized
 def test_where_a_packing_is_first_traced_does_not_matter():
   """Concrete inside jit, in any mesh, with x64: and the same bits."""
   want = solve()

@@ -202,6 +202,7 @@ def test_zero_columns_and_kernels():
     np.testing.assert_allclose(u @ v, 0, atol=1e-6)
 
 
+@pytest.mark.optimized
 @pytest.mark.parametrize('dtype', [jnp.float32, jnp.bfloat16, jnp.float16])
 def test_dtypes_jit_and_vmap(dtype):
   kernels = lecun_normal(KEY, (3, 8, 10)).astype(dtype)

@@ -74,6 +74,20 @@ def test_two_convolutions_are_that_of_the_merged_kernel(
   np.testing.assert_allclose(got, want, rtol=1e-11, atol=1e-11)
 
 
+@pytest.mark.parametrize('kind', forms.FORMS)
+@pytest.mark.parametrize('kernel, padding', [
+    ((2,), ((-3, 1),)), ((3, 3), ((-2, 1), (0, -1)))])
+def test_negative_pads_cut(kind, kernel, padding):
+  form = forms.of_kernel((*kernel, 4, 8), 2, kind=kind)
+  u, v = drawn(form)
+  x = jax.random.normal(KEY, (32, *(17, 9)[:len(kernel)], 4))
+  cut = jax.lax.pad(x, 0., [(0, 0, 0), *((*p, 0) for p in padding), (0, 0, 0)])
+  ones = (1,) * len(kernel)
+  want = dense_conv(cut, lowrank.merge(u, v), ones, 'VALID', ones, 1)
+  np.testing.assert_allclose(
+      lowrank.conv(x, u, v, padding=padding), want, atol=1e-4)
+
+
 def test_merged_kernels_by_hand():
   u, v = drawn(forms.of_kernel((3, 2, 4, 5), 2))
   want = np.einsum('jir,kro->kjio', u[0], v[:, 0])
@@ -162,6 +176,7 @@ def test_every_pair_starts_as_the_kernel_of_the_full_layer():
     assert cosine > 0.5
 
 
+@pytest.mark.optimized
 def test_layers_do_not_depend_on_company_and_jit_changes_little():
   init = lowrank.lfai(rest=si.zeros)
   params = init(KEY, SHAPES)

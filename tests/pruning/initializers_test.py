@@ -81,6 +81,7 @@ def test_raw_values_are_far_from_an_isometry():
   assert abs(largest['normal'] / 16 - 1) < 0.15
 
 
+@pytest.mark.optimized
 @pytest.mark.parametrize('name', RANDOM)
 def test_random_values_by_jit_and_dtype(name):
   init = RANDOM[name](sao.orthogonal(degree=4), scale='fan_in')

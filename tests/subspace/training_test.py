@@ -240,6 +240,7 @@ def print_digests():
   print(json.dumps({kind: digest(kind) for kind in EXACT[:2]}))
 
 
+@pytest.mark.optimized
 def test_a_process_with_one_device_makes_the_same():
   code = 'from tests.subspace import training_test as t; t.print_digests()'
   env = os.environ | {'XLA_FLAGS': '', 'JAX_PLATFORMS': 'cpu'}
