@@ -147,6 +147,7 @@ def test_rows_are_written_as_they_come(monkeypatch, tmp_path, capsys):
   assert [line.split()[0] for line in printed] == list(lowrank._KINDS)
 
 
+@pytest.mark.optimized
 def test_the_loop_of_steps_is_the_algorithm():
   """In the mean it ends where the library's does, from other starts."""
   d, n, rank, steps, batch = 8, 12, 2, 1000, 256

@@ -12,6 +12,8 @@ import pytest
 
 import structinit_jax as si
 
+pytestmark = pytest.mark.optimized
+
 KEY = jax.random.key(0)
 IMAGES = jax.random.normal(KEY, (24, 8, 8, 3)) + jnp.linspace(0, 2, 8)[
     None, :, None, None]

@@ -241,6 +241,13 @@ def test_frobenius_decay_is_the_gradient():
   jax.tree.map(
       functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6),
       updates, jax.grad(norm)(params))
+  with jax.enable_x64(True):
+    wide = jax.tree.map(lambda x: x.astype(jnp.float64), params)
+    updates, _ = decay.update(
+        optax.tree.zeros_like(wide), decay.init(wide), wide)
+    jax.tree.map(
+        functools.partial(np.testing.assert_allclose, rtol=1e-12, atol=1e-14),
+        updates, jax.grad(norm)(wide))
   for coefficient in (-1, math.nan, math.inf):
     with pytest.raises(ValueError, match='finite float of at least 0'):
       lowrank.frobenius_decay(coefficient)
