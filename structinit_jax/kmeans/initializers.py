@@ -267,6 +267,10 @@ def _structured(
     solve: Callable[..., Any],
 ) -> base.StructuredInit:
   """Returns the StructuredInit of `solve(key, params, batch)`."""
+  if rest is not None and not callable(rest):
+    raise ValueError(
+        f'rest={rest!r} must be an InitFn, (key, shapes) -> params; for one '
+        "Initializer of all leaves si.partition([('.*', initializer)])")
   solve = jax.jit(solve)
   initial = network.initial if rest is None else jax.jit(
       functools.partial(_made, rest, network.shapes))
@@ -311,6 +315,10 @@ def _made(
   """Returns what an InitFn makes of the model's leaves, by name."""
   names, leaves, _ = tree.flatten_with_names(rest(key, tree.nest(shapes)))
   made = dict(zip(names, leaves, strict=True))
+  if {*made} != {*shapes}:
+    raise ValueError(
+        f'rest made the leaves {", ".join(made)}, and those of the model are '
+        f'{", ".join(shapes)}')
   tree.check_like([*shapes], [made[name] for name in shapes],
                   [*shapes.values()])
   return {name: made[name] for name in shapes}
@@ -489,10 +497,10 @@ def joint(
     every step of 'joint'.
 
   Raises:
-    ValueError: for a batch that is not finite, constant or not floating-point,
-      a layer that `select` asks for and that cannot be served, or an option
-      that is out of range. Without `select` such layers are left out with a
-      warning that names them.
+    ValueError: for a batch that is not finite, constant, not floating-point or
+      not what the model takes, a layer that `select` asks for and that cannot
+      be served, or an option that is out of range. Without `select` such layers
+      are left out with a warning that names them.
 
   Example:
     >>> import flax.linen as nn, jax, structinit_jax as si
@@ -533,7 +541,7 @@ def joint(
       'learning_rate': base.positive('learning_rate', learning_rate),
       'penalty': base.positive('penalty', penalty, or_zero=True),
       'kind': kind, 'decay': decay, 'whiten': whiten}
-  network = _networks().network(model, batch, arguments or {})
+  network = _networks().network(model, batch, arguments)
   chosen = _plan(network, batch, select, 'kmeans.joint')
   centered = method != 'joint'
   layerwise = functools.partial(
@@ -596,7 +604,7 @@ def lsuv(
   Source: D. Mishkin and J. Matas, All you need is a good init, ICLR 2016.
   """
   batch = _check_batch(batch)
-  network = _networks().network(model, batch, arguments or {})
+  network = _networks().network(model, batch, arguments)
   chosen = _plan(network, batch, select, 'kmeans.lsuv', dense_end=True)
 
   def solve(
@@ -666,7 +674,7 @@ def _given(
 ) -> tuple[Any, dict[str, jax.Array], jax.Array]:
   """Returns the network, parameters by name and the batch, all checked."""
   batch = _check_batch(batch)
-  network = _networks().network(model, batch, arguments or {})
+  network = _networks().network(model, batch, arguments)
   names, leaves, _ = tree.flatten_with_names(params)
   given = dict(zip(names, leaves, strict=True))
   if {*given} != {*network.shapes}:

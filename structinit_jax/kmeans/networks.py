@@ -14,6 +14,7 @@ import dataclasses
 from typing import Any
 from typing import NamedTuple
 
+from flax import errors
 from flax import linen as nn
 from flax import nnx
 from flax.core import meta
@@ -86,27 +87,38 @@ class Network:
   run: Callable[..., tuple[dict[str, jax.Array], dict[str, list[Any]]]]
 
 
-def network(model: Any, batch: Any, arguments: Mapping[str, Any]) -> Network:
+def network(
+    model: Any, batch: Any, arguments: Mapping[str, Any] | None) -> Network:
   """Returns the Network of a model.
 
   Args:
     model: a Linen or an NNX module.
     batch: its input.
-    arguments: keyword arguments of its call.
+    arguments: keyword arguments of its call; None are none.
 
   Returns:
     A Network.
 
   Raises:
-    ValueError: if it is neither.
+    ValueError: if it is neither, or cannot be called so.
   """
-  if isinstance(model, nn.Module):
-    return _linen(model, batch, arguments)
-  if isinstance(model, nnx.Module):
-    return _nnx(model, arguments)
-  raise ValueError(
-      f'model is a {type(model).__name__}; it must be a flax.linen.Module or '
-      'a flax.nnx.Module')
+  kind = type(model).__name__
+  if not isinstance(model, nn.Module | nnx.Module):
+    raise ValueError(
+        f'model is a {kind}; it must be a flax.linen.Module or a '
+        'flax.nnx.Module')
+  arguments = {} if arguments is None else arguments
+  if not isinstance(arguments, Mapping):
+    raise ValueError(
+        f'arguments={arguments!r} must be the keyword arguments of the call of '
+        f"{kind}, such as {{'train': True}}")
+  try:
+    return (_linen if isinstance(model, nn.Module) else _nnx)(
+        model, batch, arguments)
+  except (TypeError, ValueError, errors.FlaxError) as error:
+    raise ValueError(
+        f'{kind} cannot be called on a batch of shape {batch.shape} with '
+        f'arguments={dict(arguments)}: {error}') from error
 
 
 def _named(params: Any) -> dict[str, jax.Array]:
@@ -291,7 +303,7 @@ def _calls(kinds: Any, handle: Callable[..., Any]) -> Iterator[None]:
       kind.__call__ = call
 
 
-def _nnx(model: Any, arguments: Mapping[str, Any]) -> Network:
+def _nnx(model: Any, batch: Any, arguments: Mapping[str, Any]) -> Network:
   graph, held, rest = nnx.split(model, nnx.Param, ...)
   names, leaves, treedef = tree.flatten_with_names(held)
   others, rest_def = jax.tree.flatten(rest)
@@ -348,4 +360,7 @@ def _nnx(model: Any, arguments: Mapping[str, Any]) -> Network:
     del key  # an NNX module holds its values
     return dict(zip(names, leaves, strict=True))
 
+  jax.eval_shape(lambda params, batch: run(  # its errors
+      params, batch, lambda call: (call.apply(call.kernel, call.bias), None)),
+      shapes, batch)
   return Network(shapes, initial, run)

@@ -403,3 +403,39 @@ def test_models_and_leaves_that_are_refused():
     init_fn(KEY, {'stem': {'kernel': jax.ShapeDtypeStruct((3,), jnp.float32)}})
   with pytest.raises(ValueError, match='not of both'):
     si.kmeans.layer_statistics(Net(), {'tail': jnp.ones(2)}, IMAGES)
+  with pytest.raises(ValueError, match='rest=3 must be an InitFn'):
+    si.kmeans.joint(Net(), IMAGES, rest=3)
+  other = si.kmeans.joint(
+      Net(), IMAGES, rest=lambda key, shapes: {'tail': jnp.ones(2)})
+  with pytest.raises(ValueError, match='rest made the leaves tail, and those'):
+    other(KEY, {'stem': {'kernel': jax.ShapeDtypeStruct((3,), jnp.float32)}})
+
+
+class Choosy(nn.Module):
+  """Its call has to be told whether it trains."""
+
+  @nn.compact
+  def __call__(self, x, train):
+    return nn.Conv(4, (3, 3))(x) if train else x
+
+
+class ChoosyNNX(nnx.Module):
+  """The same."""
+
+  def __init__(self):
+    self.conv = nnx.Conv(3, 4, (3, 3), rngs=nnx.Rngs(0))
+
+  def __call__(self, x, train):
+    return self.conv(x) if train else x
+
+
+@pytest.mark.parametrize('model', [Choosy(), ChoosyNNX()])
+@pytest.mark.parametrize('arguments, batch, message', [
+    (None, IMAGES, 'arguments={}: .*train'),
+    ({'training': True}, IMAGES, "'training'"),
+    (['train'], IMAGES, r"arguments=\['train'\] must be the keyword"),
+    ({'train': True}, IMAGES[:, 0, 0], r'batch of shape \(24, 3\)')])
+def test_calls_that_fail_are_told_of(model, arguments, batch, message):
+  si.kmeans.joint(model, IMAGES, arguments={'train': True}, select='.*')
+  with pytest.raises(ValueError, match=message):
+    si.kmeans.joint(model, batch, arguments=arguments)
