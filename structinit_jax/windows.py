@@ -1,6 +1,7 @@
 """Sizes, strides, dilations and paddings of convolutions, by axis."""
 
 from collections.abc import Sequence
+import numbers
 import operator
 from typing import Any
 
@@ -124,6 +125,12 @@ def is_circular(padding: Any) -> bool:
   return isinstance(padding, str) and padding == 'CIRCULAR'
 
 
+def _sides(pad: Any) -> tuple[int, int]:
+  """Returns a pair of integers, of one the same for both sides."""
+  low, high = (pad, pad) if isinstance(pad, numbers.Integral) else pad
+  return operator.index(low), operator.index(high)
+
+
 def pads(
     padding: Any, spatial: Sequence[int], window: Sequence[int],
     strides: Sequence[int],
@@ -131,7 +138,8 @@ def pads(
   """Returns how many pixels are added before and after, on every axis.
 
   Args:
-    padding: 'SAME', 'VALID', 'CIRCULAR' or pairs of integers.
+    padding: 'SAME', 'VALID', 'CIRCULAR', or pairs of integers, one for every
+      axis; one integer is both sides of an axis, or of all of them.
     spatial: sizes of the image.
     window: spans of the kernel, as of `spans`.
     strides: one for every axis.
@@ -146,6 +154,8 @@ def pads(
     >>> from structinit_jax import windows
     >>> windows.pads('SAME', (8, 8), (3, 4), (1, 1))
     [(1, 1), (1, 2)]
+    >>> windows.pads((2, (0, 1)), (8, 8), (3, 4), (1, 1))
+    [(2, 2), (0, 1)]
 
   Source: `jax.lax.padtype_to_pads`, and `flax.linen.Conv` of 'CIRCULAR'.
   """
@@ -153,15 +163,16 @@ def pads(
     return [((size - 1) // 2, size // 2) for size in window]
   if isinstance(padding, str) and padding in ('SAME', 'VALID'):
     return lax.padtype_to_pads(spatial, window, strides, padding)
+  if isinstance(padding, numbers.Integral):
+    padding = [padding] * len(spatial)
   try:
-    found = [] if isinstance(padding, str) else [
-        (operator.index(low), operator.index(high)) for low, high in padding]
+    found = [] if isinstance(padding, str) else [*map(_sides, padding)]
   except (TypeError, ValueError):
     found = []
   if len(found) != len(spatial):
     raise ValueError(
-        f"padding={padding!r} is neither 'SAME', 'VALID', 'CIRCULAR' nor "
-        f'{len(spatial)} pairs of ints, one for every spatial axis of the '
+        f"padding={padding!r} is neither 'SAME', 'VALID', 'CIRCULAR', an int "
+        f'nor {len(spatial)} pairs of ints, one for every spatial axis of the '
         'kernel')
   return found
 

@@ -42,7 +42,8 @@ def test_other_kernel_sizes_are_refused(value, ndim, near):
 @pytest.mark.parametrize('kernel', [(3, 2), (1, 5), (4, 4)])
 @pytest.mark.parametrize('strides', [(1, 1), (2, 3)])
 @pytest.mark.parametrize('dilation', [(1, 1), (2, 1)])
-@pytest.mark.parametrize('padding', ['SAME', 'VALID', 'CIRCULAR'])
+@pytest.mark.parametrize(
+    'padding', ['SAME', 'VALID', 'CIRCULAR', 1, (2, (0, 1))])
 def test_pads_are_those_of_flax(kernel, strides, dilation, padding):
   """A convolution without padding of the padded image is the same."""
   x = jax.random.normal(jax.random.key(0), (1, 9, 8, 1))
@@ -59,7 +60,7 @@ def test_pads_are_those_of_flax(kernel, strides, dilation, padding):
 def test_pairs_are_kept_and_other_paddings_refused():
   assert windows.pads([(1, 0), (-1, 2)], (9, 8), (3, 3), (1, 1)) == [
       (1, 0), (-1, 2)]
-  for padding in ('FULL', 1, None, [(1, 1)], [(1, 1), (1,)], [(1, 1), (.5, 1)],
-                  'ab'):
+  for padding in ('FULL', 1.5, None, [(1, 1)], [(1, 1), (1,)],
+                  [(1, 1), (.5, 1)], 'ab'):
     with pytest.raises(ValueError, match='nor 2 pairs of ints'):
       windows.pads(padding, (9, 8), (3, 3), (1, 1))

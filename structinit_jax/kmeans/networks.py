@@ -135,10 +135,6 @@ def _structs(named: Mapping[str, Any]) -> dict[str, jax.ShapeDtypeStruct]:
 def _window(layer: Any, ndim: int) -> tuple[dict[str, Any], str]:
   """Returns the options of a convolution's window, or why it has none."""
   padding = layer.padding
-  if isinstance(padding, int):
-    padding = [(padding, padding)] * ndim
-  elif not isinstance(padding, str):
-    padding = [(p, p) if isinstance(p, int) else tuple(p) for p in padding]
   dilation = windows.per_axis('dilation', (
       1 if layer.kernel_dilation is None else layer.kernel_dilation), ndim)
   if padding == 'CAUSAL':

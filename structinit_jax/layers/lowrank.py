@@ -132,7 +132,7 @@ class LowRankConv(_LowRank):
     kind: 'separable', a (1, kw) and a (kh, 1) convolution, or 'pointwise', a
       (kh, kw) and a (1, 1) one.
     strides: one, or one for every spatial axis.
-    padding: 'SAME', 'VALID', 'CIRCULAR' or pairs.
+    padding: 'SAME', 'VALID', 'CIRCULAR', pairs or an int.
     kernel_dilation: one, or one for every spatial axis.
     feature_group_count: groups of channels; every one has its factors.
     activation: that follows the layer, as of `lowrank.factorize`.
@@ -242,7 +242,9 @@ class LowRankAttention(nn.MultiHeadDotProductAttention):
     size = features // heads
     rank = ranks.of(size, size, rank=self.rank, rank_scale=self.rank_scale)
     if self.is_initializing():
-      full = nn.MultiHeadDotProductAttention(**fields, parent=None)
+      # The parameters do not depend on how they attend, or to which size.
+      full = nn.MultiHeadDotProductAttention(
+          **fields | {'attention_fn': nn.dot_product_attention}, parent=None)
       params = full.init(
           self.make_rng('params'), inputs_q, *inputs, **options)['params']
       made = lowrank.narrow_attention(nn.unbox(params), rank=rank)

@@ -262,7 +262,7 @@ class SAOConv(_Sparse):
     kernel_size: sizes, one for every spatial axis of the images.
     strides: one, or one for every spatial axis. A stride above 1 is no
       isometry; `sao.space_to_depth` before the layer is.
-    padding: 'SAME', 'VALID', 'CIRCULAR' or pairs.
+    padding: 'SAME', 'VALID', 'CIRCULAR', pairs or an int.
     kernel_dilation: one, or one for every spatial axis.
     degree: input channels of an output channel; or `density` or `topology`.
     density: as of `SAODense`.

@@ -118,17 +118,23 @@ def narrow_attention(
   query, key = halves('query', 'key')
   value, out = halves('value', 'out')
   scale = (rank / size) ** 0.25
-  return {
+  found = {
       'query': _layer(scale * query, params['query']),
       'key': _layer(scale * key.mT, params['key']),
       'value': _layer(value, params['value']),
       'out': dict(params['out']) | {
           'kernel': out.astype(params['out']['kernel'].dtype)}}
+  for name, layer in found.items():
+    factors.check_finite(
+        f'a product of {name!r} is too large for its dtype: the new kernel',
+        layer['kernel'])
+  return found
 
 
 def _check(params: Mapping[str, Any]) -> None:
   missing = [name for pair in PRODUCTS for name in pair
-             if 'kernel' not in params.get(name, {})]
+             if not isinstance(params.get(name), Mapping)
+             or 'kernel' not in params[name]]
   if missing:
     raise ValueError(
         f'params have no {missing[0]}/kernel; narrow_attention is for those of '
@@ -141,9 +147,17 @@ def _check(params: Mapping[str, Any]) -> None:
     raise ValueError(
         f'kernels of shapes {shapes}: query, key and value have to be (in, '
         'heads, size) and out (heads, size, features), heads and size the same')
-  for name in shapes:
+  for name, shape in shapes.items():
     for last, leaf in params[name].items():
-      factors.check_finite(f'leaf {name + "/" + last!r}', leaf)
+      leaf_name = f'{name}/{last}'
+      want = shape if last == 'kernel' else (
+          shape[-1:] if name == 'out' else shape[1:])
+      if jnp.shape(leaf) != want or not jnp.issubdtype(
+          leaf.dtype, jnp.floating):
+        raise ValueError(
+            f'leaf {leaf_name!r} of shape {jnp.shape(leaf)} and dtype '
+            f'{leaf.dtype} has to be floating-point, of shape {want}')
+      factors.check_finite(f'leaf {leaf_name!r}', leaf)
 
 
 def decays(one: jax.Array, other: jax.Array, *, out: bool) -> Any:

@@ -31,7 +31,8 @@ def conv(
     u: first factor (*k, in / groups, groups * r).
     v: second factor (*l, r, out).
     strides: one for all spatial axes, or one each.
-    padding: 'SAME', 'VALID', 'CIRCULAR' (as in `flax.linen.Conv`) or pairs.
+    padding: 'SAME', 'VALID', 'CIRCULAR', pairs or an int, as of
+      `flax.linen.Conv`.
     dilation: of the kernel; one for all axes, or one each.
     precision: as of `jax.lax.dot`.
     conv_general_dilated: what computes each, called as that of `jax.lax` is.

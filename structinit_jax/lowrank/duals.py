@@ -99,7 +99,10 @@ def _newton(
       move = jnp.where(second < 0, -first / jnp.where(second < 0, second, 1),
                        jnp.sign(first) * b / 2)
       new = jnp.clip(b + move, b / 2, 2 * b)
-      return jnp.where(value(new) > value(b), new, b)
+      # Values are flat at the maximum: there the slope tells it to a rounding.
+      near = (second < 0) & (jnp.abs(move) < 0.01 * b) & (
+          jnp.abs(derivative(new)) < jnp.abs(first))
+      return jnp.where((value(new) > value(b)) | near, new, b)
 
     return jax.lax.fori_loop(0, _NEWTON_STEPS, step, b)
 

@@ -157,10 +157,17 @@ def expected_error(
   inputs = tuple(range(w.ndim - 1))
   a = _norm(jnp.maximum((w * weighted).sum(inputs), 0))
   b = _norm(jnp.maximum((y * other).sum(inputs), 0))
-  lengths = a * b
-  rho = jnp.where(lengths > 0, (y * weighted).sum(inputs)
-                  / jnp.where(lengths > 0, lengths, 1), 0)
-  return duals.dual(activation).error(a, b, jnp.clip(rho, -1, 1)).sum()
+  inner, lengths = (y * weighted).sum(inputs), a * b
+  rho = jnp.where(
+      lengths > 0, inner / jnp.where(lengths > 0, lengths, 1), 0)
+  dual = duals.dual(activation)
+  found = dual.error(a, b, jnp.clip(rho, -1, 1))
+  # A zero column has no cosine, and its norm no derivative. The error has one,
+  # that of -2 f'(0) E f'(a z) <w, y>.
+  least = jnp.finfo(a.dtype).eps ** 0.5
+  a, b = (jax.lax.stop_gradient(jnp.maximum(x, least)) for x in (a, b))
+  slope = dual.slope(a, b, jnp.zeros_like(a)) / (a * b)
+  return (found - 2 * jnp.where(lengths > 0, 0, slope * inner)).sum()
 
 
 def sampled_objective(

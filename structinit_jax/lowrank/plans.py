@@ -121,5 +121,6 @@ def factor_shapes(
     made[join(name, 'u')] = jax.ShapeDtypeStruct(form.u, dtype)
     made[join(name, 'v')] = jax.ShapeDtypeStruct(form.v, dtype)
   return tree.nest({
-      name: jax.ShapeDtypeStruct(jnp.shape(made[name]), made[name].dtype)
+      name: jax.ShapeDtypeStruct(
+          jnp.shape(made[name]), jnp.result_type(made[name]))
       for name in sorted(made)})

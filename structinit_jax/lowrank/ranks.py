@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from structinit_jax import base
+from structinit_jax.lowrank import objectives
 
 __all__ = ['chooser', 'of', 'scaled', 'stable_rank']
 
@@ -67,6 +68,9 @@ def stable_rank(kernel: jax.Array) -> jax.Array:
   Returns:
     A scalar.
 
+  Raises:
+    ValueError: if the kernel is no matrix.
+
   Example:
     >>> import jax.numpy as jnp, structinit_jax as si
     >>> float(si.lowrank.stable_rank(jnp.eye(4)))
@@ -74,7 +78,8 @@ def stable_rank(kernel: jax.Array) -> jax.Array:
 
   Source: M. Rudelson and R. Vershynin, Sampling from large matrices (2007).
   """
-  values = jnp.linalg.svd(kernel, compute_uv=False)
+  values = jnp.linalg.svd(
+      objectives.check_matrix('kernel', kernel), compute_uv=False)
   shares = values / jnp.where(values[0] > 0, values[0], 1)
   return (shares**2).sum()
 

@@ -218,6 +218,11 @@ def lfai(
         raise ValueError(f'leaf {plans.join(name, "u")!r}: {error}') from error
       kernel = base(
           tree.leaf_key(key, plans.join(name, 'kernel')), form.drawn, inner)
+      if jnp.shape(kernel) not in (form.drawn, form.kernel):
+        raise ValueError(
+            f'leaf {plans.join(name, "u")!r}: base made a kernel of shape '
+            f'{jnp.shape(kernel)}, and the factors are of one of shape '
+            f'{form.kernel}')
       kernels[name] = kernel.reshape(form.kernel)
       ws[name] = form.to_matrices(kernels[name])
       keys[name] = jax.random.split(

@@ -243,8 +243,8 @@ def conv(
     bias: array (out,) to add while outputs are in the cache, or None; it is
       promoted with x and the values.
     strides: one for all spatial axes, or one each.
-    padding: 'SAME', 'VALID', 'CIRCULAR' (as in `flax.linen.Conv`) or pairs;
-      negative ones cut.
+    padding: 'SAME', 'VALID', 'CIRCULAR', pairs or an int, as of
+      `flax.linen.Conv`; negative ones cut.
     dilation: of the kernel; one for all axes, or one each.
     precision: as of `jax.lax.dot`.
 

@@ -35,7 +35,7 @@ def test_dense(dtype):
 @pytest.mark.parametrize('kind', ['separable', 'pointwise'])
 @pytest.mark.parametrize('options', [
     {}, {'strides': 2, 'padding': 'VALID'}, {'feature_group_count': 2},
-    {'kernel_dilation': (2, 1), 'padding': 'CIRCULAR'}])
+    {'padding': 1}, {'kernel_dilation': (2, 1), 'padding': 'CIRCULAR'}])
 def test_conv(kind, options):
   x = jax.random.normal(KEY, (2, 9, 8, 6))
   layer = layers.LowRankConv(10, (3, 2), rank_scale=0.4, kind=kind, **options)

@@ -58,3 +58,15 @@ def test_what_is_refused():
   for sizes in ((0, 4), (4, 0)):
     with pytest.raises(ValueError, match='at least 1'):
       layers.performer_attention(KEY, *sizes)
+
+
+def test_it_is_of_the_narrow_heads():
+  attend = layers.performer_attention(KEY, 16, 2)
+  layer = layers.LowRankAttention(4, rank=2, attention_fn=attend)
+  x = jax.random.normal(KEY, (2, 5, 16))
+  y, variables = layer.init_with_output(KEY, x)
+  exact = layers.LowRankAttention(4, rank=2)
+  assert y.shape == x.shape
+  np.testing.assert_array_equal(
+      variables['params']['query']['kernel'],
+      exact.init(KEY, x)['params']['query']['kernel'])

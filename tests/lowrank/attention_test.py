@@ -92,6 +92,21 @@ def test_what_is_refused():
     lowrank.narrow_attention(broken, rank=1)
 
 
+@pytest.mark.parametrize('name, layer, message', [
+    ('query', {'bias': jnp.ones(4)}, r"leaf 'query/bias' of shape \(4,\)"),
+    ('key', {'kernel': jnp.ones((2, 2, 2), int)}, "leaf 'key/kernel' .* int"),
+    ('key', {'kernel': jnp.full((2, 2, 2), 1e30).at[0, 0, 0].set(1)},
+     "product of 'query' is too large"),
+    ('out', jnp.ones((2, 2, 4)), 'no out/kernel')])
+def test_layers_that_are_no_heads(name, layer, message):
+  params = {name: {'kernel': jnp.full((2, 2, 2), 1e30)}
+            for name in ('query', 'key', 'value')}
+  params['out'] = {'kernel': jnp.ones((2, 2, 4))}
+  params[name] = params[name] | layer if isinstance(layer, dict) else layer
+  with pytest.raises(ValueError, match=message):
+    lowrank.narrow_attention(params, rank=1)
+
+
 def test_frobenius_decay_of_heads():
   """Of query and key, of value and out, beside factors and other leaves."""
   _, params = wide()

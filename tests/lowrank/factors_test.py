@@ -151,6 +151,17 @@ def test_full_rank_is_the_kernel_and_factors_are_balanced(method):
   np.testing.assert_allclose(u.T @ u, v @ v.T, atol=2e-6)
 
 
+@pytest.mark.parametrize('shape, options', [
+    ((128, 96), {'method': 'spectral'}), ((128, 96), {'method': 'rescaled'}),
+    ((128, 96), {}), *(((8, 6), {'activation': activation}) for activation in (
+        'gelu', 'swish', 'tanh'))])
+def test_a_kernel_comes_back_at_full_rank(shape, options):
+  kernel = jax.random.normal(KEY, shape)
+  found = lowrank.factorize(KEY, kernel, min(shape), **options)
+  u, v, kernel = (np.asarray(x, np.float64) for x in (*found, kernel))
+  assert np.linalg.norm(u @ v - kernel) < 1e-6 * np.linalg.norm(kernel)
+
+
 @pytest.mark.parametrize('rank', [1, 3])
 def test_methods_are_ordered(rank):
   kernel = lecun_normal(KEY, (24, 40))

@@ -163,6 +163,27 @@ def test_gradients_are_finite_differences_and_finite_at_the_optimum():
       np.testing.assert_allclose(grad, 0, atol=1e-12)
 
 
+@pytest.mark.parametrize(
+    'activation', ['relu', 'gelu', 'swish', 'tanh', 'linear'])
+@pytest.mark.parametrize('which', ['kernel', 'u'])
+def test_gradients_at_zero_columns_are_finite_differences(activation, which):
+  with jax.enable_x64(True):
+    rng = np.random.default_rng(0)
+    kernel, u, v = (jnp.asarray(rng.standard_normal(shape)) for shape in (
+        (3, 4), (3, 2), (2, 4)))
+
+    def loss(moved):
+      given = (moved, u, v) if which == 'kernel' else (kernel, moved, v)
+      return lowrank.objective(*given, activation=activation)
+
+    zero = jnp.zeros_like({'kernel': kernel, 'u': u}[which])
+    t = jnp.asarray(rng.standard_normal(zero.shape))
+    want = (loss(1e-6 * t) - loss(-1e-6 * t)) / 2e-6
+    for scale in (0, 1e-170):
+      slope = (jax.grad(loss)(zero + scale) * t).sum()
+      np.testing.assert_allclose(slope, want, rtol=1e-6)
+
+
 def test_the_gap_of_the_truncation():
   """Theorem 3.5, without its division by d."""
   for i, (d, n, r) in enumerate([(8, 8, 1), (16, 40, 3), (40, 16, 5)]):

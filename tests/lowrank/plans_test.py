@@ -40,6 +40,13 @@ def test_shapes_of_factors():
   assert (form['u'].shape, form['v'].shape) == ((3, 3, 16, 4), (1, 1, 4, 32))
 
 
+def test_leaves_may_be_numbers():
+  params = {'h': {'kernel': jnp.ones((8, 8))}, 'scale': 1.0}
+  found = lowrank.factor_shapes(params, rank=1)
+  assert found['scale'] == jax.ShapeDtypeStruct((), jnp.float32)
+
+
+
 @pytest.mark.parametrize('budget', [0.2, 0.5, 0.9, 1.0])
 def test_a_budget_is_kept_and_used(budget):
   select = '(?!stem|depthwise).*'

@@ -270,6 +270,9 @@ def test_trees_that_are_refused():
     lowrank.lfai()(KEY, jax.tree.map(
         lambda s: jax.ShapeDtypeStruct(s.shape, jnp.int32),
         shaped(u=(4, 2), v=(2, 5))))
+  with pytest.raises(ValueError, match=r"leaf 'u': base made .* \(4, 4\)"):
+    lowrank.lfai(base=lambda *_: jnp.ones((4, 4)))(
+        KEY, shaped(u=(4, 2), v=(2, 5)))
   with pytest.raises(ValueError, match="'kernel' is not finite"):
     lowrank.lfai(base=jax.nn.initializers.constant(jnp.nan))(
         KEY, shaped(u=(4, 2), v=(2, 5)))

@@ -408,7 +408,8 @@ def test_convolutions_that_are_refused(make):
     for wrong in (0, (1,), (1, 2, 3), 2., None, 'ab'):
       with pytest.raises(ValueError, match=f'{name}=.* positive int, or 2'):
         compute.conv(x, values, topology, **{name: wrong})
-  for wrong in ('FULL', [(1, 1)], 1, None, [(1,), (1,)], [(1.5, 1), (1, 1)]):
+  for wrong in ('FULL', [(1, 1)], [1], 1.5, None, [(1,), (1,)],
+                [(1.5, 1), (1, 1)]):
     with pytest.raises(ValueError, match="neither 'SAME', 'VALID', 'CIRCULAR'"):
       compute.conv(x, values, topology, padding=wrong)
   with pytest.raises(ValueError, match=r'image that works is \(7, 7\)'):
