@@ -344,7 +344,7 @@ def _measure(
 def clusters(
     inputs: jax.typing.ArrayLike, *, whiten: bool = True,
     strides: int | Sequence[int] = 1,
-    padding: str | Sequence[tuple[int, int]] = 'SAME',
+    padding: int | str | Sequence[tuple[int, int]] = 'SAME',
     dilation: int | Sequence[int] = 1, groups: int = 1, patches: int = 16384,
     iterations: int = 30, temperature: float = 0.5, ridge: float = 1.0,
 ) -> base.LeafInit:

@@ -49,7 +49,7 @@ class Statistics(NamedTuple):
 def responses(
     kernel: jax.Array, inputs: jax.Array, *,
     strides: int | Sequence[int] = 1,
-    padding: str | Sequence[tuple[int, int]] = 'SAME',
+    padding: int | str | Sequence[tuple[int, int]] = 'SAME',
     dilation: int | Sequence[int] = 1, groups: int = 1,
 ) -> jax.Array:
   """Returns the inner products of filters and patches, by one convolution.
@@ -116,7 +116,7 @@ def standardize(y: jax.Array) -> jax.Array:
 def scores(
     kernel: jax.Array, inputs: jax.Array, *, whiten: bool = False,
     normalize: bool = False, strides: int | Sequence[int] = 1,
-    padding: str | Sequence[tuple[int, int]] = 'SAME',
+    padding: int | str | Sequence[tuple[int, int]] = 'SAME',
     dilation: int | Sequence[int] = 1, groups: int = 1,
 ) -> jax.Array:
   r"""Returns the scores of patches for filters, without any patch.
@@ -186,7 +186,7 @@ def total(s: jax.Array, groups: int = 1) -> jax.Array:
 def score(
     kernel: jax.Array, inputs: jax.Array, *, whiten: bool = False,
     normalize: bool = False, strides: int | Sequence[int] = 1,
-    padding: str | Sequence[tuple[int, int]] = 'SAME',
+    padding: int | str | Sequence[tuple[int, int]] = 'SAME',
     dilation: int | Sequence[int] = 1, groups: int = 1,
 ) -> jax.Array:
   r"""Returns the spherical k-means score of a layer, the mean over windows.
@@ -284,7 +284,7 @@ def cosine_penalty(
 def statistics(
     kernel: jax.Array, inputs: jax.Array, *, whiten: bool = False,
     normalize: bool = False, strides: int | Sequence[int] = 1,
-    padding: str | Sequence[tuple[int, int]] = 'SAME',
+    padding: int | str | Sequence[tuple[int, int]] = 'SAME',
     dilation: int | Sequence[int] = 1, groups: int = 1,
 ) -> Statistics:
   """Measures how the filters of a layer share the patches it sees.

@@ -163,7 +163,7 @@ class LowRankConv(_LowRank):
   kernel_size: Sequence[int]
   kind: str = 'separable'
   strides: int | Sequence[int] = 1
-  padding: str | Sequence[tuple[int, int]] = 'SAME'
+  padding: int | str | Sequence[tuple[int, int]] = 'SAME'
   kernel_dilation: int | Sequence[int] = 1
   feature_group_count: int = 1
 

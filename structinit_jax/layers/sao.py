@@ -296,7 +296,7 @@ class SAOConv(_Sparse):
   features: int
   kernel_size: Sequence[int]
   strides: int | Sequence[int] = 1
-  padding: str | Sequence[tuple[int, int]] = 'SAME'
+  padding: int | str | Sequence[tuple[int, int]] = 'SAME'
   kernel_dilation: int | Sequence[int] = 1
   degree: int | None = None
   values_init: Callable[..., _Values] = sao.delta_values

@@ -16,7 +16,7 @@ __all__ = ['conv']
 def conv(
     x: jax.Array, u: jax.Array, v: jax.Array, *,
     strides: int | Sequence[int] = 1,
-    padding: str | Sequence[tuple[int, int]] = 'SAME',
+    padding: int | str | Sequence[tuple[int, int]] = 'SAME',
     dilation: int | Sequence[int] = 1, precision: Any = None,
     conv_general_dilated: Callable[..., jax.Array] = lax.conv_general_dilated,
 ) -> jax.Array:

@@ -224,7 +224,7 @@ def matmul(
 def conv(
     x: jax.Array, values: Sequence[jax.Array], topology: topologies.Topology,
     *, bias: jax.Array | None = None, strides: int | Sequence[int] = 1,
-    padding: str | Sequence[Sequence[int]] = 'SAME',
+    padding: int | str | Sequence[Sequence[int]] = 'SAME',
     dilation: int | Sequence[int] = 1, precision: Any = None,
 ) -> jax.Array:
   """Convolves with sparse kernels, from the values that exist.
