@@ -3,7 +3,8 @@
 import os
 
 # Most of a test's time goes into compiling what then runs once: LLVM's loops
-# take two thirds of the time of MLIR's, level 1 two thirds of the default's.
+# take two thirds of the time of MLIR's, level 1 two thirds of the default's. It
+# is the level of tests marked `optimized`, and of processes that tests start.
 os.environ['XLA_FLAGS'] = (
     '--xla_backend_optimization_level=1 --xla_cpu_use_fusion_emitters=false '
     + os.environ.get('XLA_FLAGS', '')

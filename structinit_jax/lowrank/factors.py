@@ -45,12 +45,6 @@ class Factors(NamedTuple):
   v: jax.Array
 
 
-def _orthonormal(q: jax.Array) -> jax.Array:
-  """Returns nearly orthonormal columns orthonormal to a rounding."""
-  gram = linalg.matmul(q.T, q)
-  return linalg.matmul(q, 1.5 * jnp.eye(len(gram), dtype=q.dtype) - gram / 2)
-
-
 def _balance(basis: jax.Array, v: jax.Array) -> tuple[jax.Array, jax.Array]:
   """Returns U sqrt(S) and sqrt(S) V^T of `basis @ v`, (d, r) and (r, ...)."""
   flat = v.reshape(len(v), -1)
@@ -58,7 +52,7 @@ def _balance(basis: jax.Array, v: jax.Array) -> tuple[jax.Array, jax.Array]:
   floor = jnp.finfo(flat.dtype).eps * jnp.maximum(squares.max(), 1e-30)
   root = jnp.maximum(squares, floor)[::-1] ** 0.25
   # Of many columns a decomposition's are off by more than one rounding.
-  basis, turn = _orthonormal(basis), _orthonormal(turn[:, ::-1])
+  basis, turn = map(linalg.newton_schulz, (basis, turn[:, ::-1]))
   return (linalg.matmul(basis, turn) * root[None],
           (linalg.matmul(turn.T, flat) / root[:, None]).reshape(v.shape))
 
