@@ -52,6 +52,15 @@ def test_crossings_are_linear_in_log_d():
           math.sqrt(40 * 80))
 
 
+def test_configs_name_a_data_set_a_model_and_maybe_an_optimizer():
+  assert dimension.get_config('cifar10,lenet') == (
+      dimension.get_config('cifar10,lenet,sgd'))
+  assert dimension.get_config('mnist,fc,adam').epochs == 100
+  for wrong in ('mnist', 'mnist,net', 'fc,mnist', 'mnist,fc,x', 'mnist,fc,,'):
+    with pytest.raises(ValueError, match='use DATASET,MODEL or DATASET,MODEL,'):
+      dimension.get_config(wrong)
+
+
 @pytest.fixture(scope='module')
 def searched(tmp_path_factory):
   folder = tmp_path_factory.mktemp('search')
