@@ -10,8 +10,12 @@ from jax import lax
 import jax.numpy as jnp
 
 __all__ = [
-    'is_circular', 'kernel_sizes', 'pad', 'pads', 'per_axis', 'spans',
+    'PADDINGS', 'is_circular', 'kernel_sizes', 'pad', 'pads', 'per_axis',
+    'spans',
 ]
+
+_OF_LAX = 'SAME', 'SAME_LOWER', 'VALID'
+PADDINGS = *_OF_LAX, 'CIRCULAR', 'CAUSAL'
 
 
 def per_axis(name: str, value: Any, ndim: int) -> tuple[int, ...]:
@@ -19,7 +23,7 @@ def per_axis(name: str, value: Any, ndim: int) -> tuple[int, ...]:
 
   Args:
     name: what to call it in an error.
-    value: one integer for all axes, or a sequence of one each.
+    value: one integer for all axes, or a sequence of one each; None is 1.
     ndim: number of spatial axes.
 
   Returns:
@@ -35,6 +39,7 @@ def per_axis(name: str, value: Any, ndim: int) -> tuple[int, ...]:
 
   Source: the convention of `flax.linen.Conv`.
   """
+  value = 1 if value is None else value
   try:
     found = tuple(operator.index(size) for size in (
         value if isinstance(value, Sequence) else (value,) * ndim))
@@ -138,8 +143,9 @@ def pads(
   """Returns how many pixels are added before and after, on every axis.
 
   Args:
-    padding: 'SAME', 'VALID', 'CIRCULAR', or pairs of integers, one for every
-      axis; one integer is both sides of an axis, or of all of them.
+    padding: 'SAME', 'SAME_LOWER', 'VALID', 'CIRCULAR', of one axis 'CAUSAL', or
+      pairs of integers, one for every axis; one integer is both sides of an
+      axis, or of all of them.
     spatial: sizes of the image.
     window: spans of the kernel, as of `spans`.
     strides: one for every axis.
@@ -157,12 +163,15 @@ def pads(
     >>> windows.pads((2, (0, 1)), (8, 8), (3, 4), (1, 1))
     [(2, 2), (0, 1)]
 
-  Source: `jax.lax.padtype_to_pads`, and `flax.linen.Conv` of 'CIRCULAR'.
+  Source: `jax.lax.padtype_to_pads`, and `flax.linen.Conv` of 'CIRCULAR' and
+    'CAUSAL'.
   """
   if is_circular(padding):
     return [((size - 1) // 2, size // 2) for size in window]
-  if isinstance(padding, str) and padding in ('SAME', 'VALID'):
+  if isinstance(padding, str) and padding in _OF_LAX:
     return lax.padtype_to_pads(spatial, window, strides, padding)
+  if isinstance(padding, str) and padding == 'CAUSAL' and len(spatial) == 1:
+    return [(window[0] - 1, 0)]
   if isinstance(padding, numbers.Integral):
     padding = [padding] * len(spatial)
   try:
@@ -171,9 +180,9 @@ def pads(
     found = []
   if len(found) != len(spatial):
     raise ValueError(
-        f"padding={padding!r} is neither 'SAME', 'VALID', 'CIRCULAR', an int "
-        f'nor {len(spatial)} pairs of ints, one for every spatial axis of the '
-        'kernel')
+        f"padding={padding!r} is neither 'SAME', 'SAME_LOWER', 'VALID', "
+        f"'CIRCULAR', of one axis 'CAUSAL', an int nor {len(spatial)} pairs of "
+        'ints, one for every spatial axis of the kernel')
   return found
 
 

@@ -135,23 +135,16 @@ def _structs(named: Mapping[str, Any]) -> dict[str, jax.ShapeDtypeStruct]:
 def _window(layer: Any, ndim: int) -> tuple[dict[str, Any], str]:
   """Returns the options of a convolution's window, or why it has none."""
   padding = layer.padding
-  dilation = windows.per_axis('dilation', (
-      1 if layer.kernel_dilation is None else layer.kernel_dilation), ndim)
-  if padding == 'CAUSAL':
-    size = layer.kernel_size
-    size = size if isinstance(size, int) else size[0]
-    padding = [((size - 1) * dilation[0], 0)]
   window = {
-      'strides': windows.per_axis('strides', (
-          1 if layer.strides is None else layer.strides), ndim),
-      'padding': padding, 'dilation': dilation,
+      'strides': windows.per_axis('strides', layer.strides, ndim),
+      'padding': padding,
+      'dilation': windows.per_axis('dilation', layer.kernel_dilation, ndim),
       'groups': layer.feature_group_count}
   refused = ''
   if layer.input_dilation not in (None, 1) and set(
       layer.input_dilation) != {1}:
     refused = 'its inputs are dilated'
-  elif isinstance(padding, str) and padding not in (
-      'SAME', 'VALID', 'CIRCULAR'):
+  elif isinstance(padding, str) and padding not in windows.PADDINGS:
     refused = f'its padding is {padding!r}'
   elif layer.mask is not None:
     refused = 'its kernel is masked'

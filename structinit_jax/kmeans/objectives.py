@@ -58,7 +58,7 @@ def responses(
     kernel: array (*window, in / groups, out); (in, out) of a dense layer.
     inputs: array (*batch, *spatial, in).
     strides: of a convolution; one for all spatial axes, or one each.
-    padding: 'SAME', 'VALID', 'CIRCULAR', pairs or an int.
+    padding: pairs, an int or a name, as of `flax.linen.Conv`; not 'REFLECT'.
     dilation: of the kernel; one for all axes, or one each.
     groups: of features; filters of a group see the same inputs.
 
@@ -200,8 +200,7 @@ def score(
     whiten: as of `scores`.
     normalize: as of `scores`.
     strides: of a convolution; one for all spatial axes, or one each.
-    padding: 'SAME', 'VALID', 'CIRCULAR', pairs or an int, as of
-      `flax.linen.Conv`.
+    padding: pairs, an int or a name, as of `flax.linen.Conv`; not 'REFLECT'.
     dilation: of the kernel; one for all axes, or one each.
     groups: of features; the largest score of every group counts.
 

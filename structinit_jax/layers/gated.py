@@ -58,7 +58,7 @@ class GatedConv(nn.Module):
     features: number of output channels.
     kernel_size: sizes of the window.
     strides: as of `flax.linen.Conv`, as are all below.
-    padding: 'SAME', 'VALID', 'CIRCULAR', pairs or an int.
+    padding: as of `flax.linen.Conv`.
     kernel_dilation: of the kernel.
     feature_group_count: groups of features.
     use_bias: whether there are biases, (3 * features,).

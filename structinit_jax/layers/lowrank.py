@@ -132,7 +132,7 @@ class LowRankConv(_LowRank):
     kind: 'separable', a (1, kw) and a (kh, 1) convolution, or 'pointwise', a
       (kh, kw) and a (1, 1) one.
     strides: one, or one for every spatial axis.
-    padding: 'SAME', 'VALID', 'CIRCULAR', pairs or an int.
+    padding: pairs, an int or a name, as of `flax.linen.Conv`; not 'REFLECT'.
     kernel_dilation: one, or one for every spatial axis.
     feature_group_count: groups of channels; every one has its factors.
     activation: that follows the layer, as of `lowrank.factorize`.
@@ -162,9 +162,9 @@ class LowRankConv(_LowRank):
   features: int
   kernel_size: Sequence[int]
   kind: str = 'separable'
-  strides: int | Sequence[int] = 1
+  strides: int | Sequence[int] | None = 1
   padding: int | str | Sequence[tuple[int, int]] = 'SAME'
-  kernel_dilation: int | Sequence[int] = 1
+  kernel_dilation: int | Sequence[int] | None = 1
   feature_group_count: int = 1
 
   @nn.compact

@@ -262,7 +262,7 @@ class SAOConv(_Sparse):
     kernel_size: sizes, one for every spatial axis of the images.
     strides: one, or one for every spatial axis. A stride above 1 is no
       isometry; `sao.space_to_depth` before the layer is.
-    padding: 'SAME', 'VALID', 'CIRCULAR', pairs or an int.
+    padding: pairs, an int or a name, as of `flax.linen.Conv`; not 'REFLECT'.
     kernel_dilation: one, or one for every spatial axis.
     degree: input channels of an output channel; or `density` or `topology`.
     density: as of `SAODense`.
@@ -295,9 +295,9 @@ class SAOConv(_Sparse):
 
   features: int
   kernel_size: Sequence[int]
-  strides: int | Sequence[int] = 1
+  strides: int | Sequence[int] | None = 1
   padding: int | str | Sequence[tuple[int, int]] = 'SAME'
-  kernel_dilation: int | Sequence[int] = 1
+  kernel_dilation: int | Sequence[int] | None = 1
   degree: int | None = None
   values_init: Callable[..., _Values] = sao.delta_values
 

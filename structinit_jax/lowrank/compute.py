@@ -15,9 +15,9 @@ __all__ = ['conv']
 
 def conv(
     x: jax.Array, u: jax.Array, v: jax.Array, *,
-    strides: int | Sequence[int] = 1,
+    strides: int | Sequence[int] | None = 1,
     padding: int | str | Sequence[tuple[int, int]] = 'SAME',
-    dilation: int | Sequence[int] = 1, precision: Any = None,
+    dilation: int | Sequence[int] | None = 1, precision: Any = None,
     conv_general_dilated: Callable[..., jax.Array] = lax.conv_general_dilated,
 ) -> jax.Array:
   """Convolves with a factorised kernel: two convolutions in a row.
@@ -31,8 +31,7 @@ def conv(
     u: first factor (*k, in / groups, groups * r).
     v: second factor (*l, r, out).
     strides: one for all spatial axes, or one each.
-    padding: 'SAME', 'VALID', 'CIRCULAR', pairs or an int, as of
-      `flax.linen.Conv`.
+    padding: pairs, an int or a name, as of `flax.linen.Conv`; not 'REFLECT'.
     dilation: of the kernel; one for all axes, or one each.
     precision: as of `jax.lax.dot`.
     conv_general_dilated: what computes each, called as that of `jax.lax` is.

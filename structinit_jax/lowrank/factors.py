@@ -270,8 +270,10 @@ def factorize(
   check_finite('kernel', kernel)
   w, back = kernel, None
   if covariance is not None:
-    root, back = objectives.root(covariance, len(kernel))
-    w = linalg.matmul(root.astype(kernel.dtype), kernel)
+    root, inverse = objectives.root(covariance, len(kernel))
+    if rank < min(kernel.shape):  # of full rank the kernel itself is closest
+      w = linalg.matmul(root.astype(kernel.dtype), kernel)
+      back = inverse
   one, other = jax.random.split(key)
   u, v = (x[0] for x in fits(
       one[None], w[None, :, None], rank, other, **options))

@@ -42,7 +42,10 @@ def _check_factors(kernel: Any, u: Any, v: Any) -> tuple[jax.Array, ...]:
 
 
 def root(covariance: Any, size: int) -> tuple[jax.Array, jax.Array]:
-  """Returns the symmetric root of a covariance, and its pseudoinverse.
+  """Returns the symmetric root of a covariance, and its inverse.
+
+  Eigenvalues that are below what rounding makes of 0 count as that much, so
+  that what a kernel does to inputs that never varied is not lost.
 
   Args:
     covariance: matrix (size, size), symmetric and positive semidefinite.
@@ -60,22 +63,21 @@ def root(covariance: Any, size: int) -> tuple[jax.Array, jax.Array]:
     raise ValueError(
         f'covariance of shape {covariance.shape} is not that of {size} inputs')
   values, vectors = jnp.linalg.eigh((covariance + covariance.T) / 2)
-  floor = jnp.finfo(values.dtype).eps * size * jnp.abs(values).max()
+  most = jnp.abs(values).max()
+  floor = jnp.where(
+      most > 0, jnp.finfo(values.dtype).eps * math.sqrt(size) * most, 1)
   if not isinstance(values, jax.core.Tracer):
     with jax.ensure_compile_time_eval():  # it may be a constant of a jit
       skew = float(jnp.abs(covariance - covariance.T).max())
-      least, most = float(values[0]), float(jnp.abs(values).max())
-    if not (math.isfinite(most) and skew <= 1e-3 * most
-            and least >= -1e-3 * most):
+      least, bound = float(values[0]), 1e-3 * float(most)
+    if not (math.isfinite(bound) and skew <= bound and least >= -bound):
       raise ValueError(
           f'covariance of shape {covariance.shape} must be finite, symmetric '
           f'and positive semidefinite; its least eigenvalue is {least:.3g}, it '
           f'differs by {skew:.3g} from its transpose')
-  roots = jnp.sqrt(jnp.maximum(values, 0))
-  kept = values > floor
-  inverse = jnp.where(kept, 1 / jnp.where(kept, roots, 1), 0)
-  return (linalg.matmul(vectors * roots[None], vectors.T),
-          linalg.matmul(vectors * inverse[None], vectors.T))
+  roots = jnp.sqrt(jnp.maximum(values, floor))[None]
+  return (linalg.matmul(vectors * roots, vectors.T),
+          linalg.matmul(vectors / roots, vectors.T))
 
 
 @jax.custom_jvp

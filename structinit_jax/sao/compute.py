@@ -223,9 +223,9 @@ def matmul(
 
 def conv(
     x: jax.Array, values: Sequence[jax.Array], topology: topologies.Topology,
-    *, bias: jax.Array | None = None, strides: int | Sequence[int] = 1,
+    *, bias: jax.Array | None = None, strides: int | Sequence[int] | None = 1,
     padding: int | str | Sequence[Sequence[int]] = 'SAME',
-    dilation: int | Sequence[int] = 1, precision: Any = None,
+    dilation: int | Sequence[int] | None = 1, precision: Any = None,
 ) -> jax.Array:
   """Convolves with sparse kernels, from the values that exist.
 
@@ -243,8 +243,8 @@ def conv(
     bias: array (out,) to add while outputs are in the cache, or None; it is
       promoted with x and the values.
     strides: one for all spatial axes, or one each.
-    padding: 'SAME', 'VALID', 'CIRCULAR', pairs or an int, as of
-      `flax.linen.Conv`; negative ones cut.
+    padding: pairs, an int or a name, as of `flax.linen.Conv`; not 'REFLECT'.
+      Negative pairs cut.
     dilation: of the kernel; one for all axes, or one each.
     precision: as of `jax.lax.dot`.
 

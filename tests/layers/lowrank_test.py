@@ -35,7 +35,8 @@ def test_dense(dtype):
 @pytest.mark.parametrize('kind', ['separable', 'pointwise'])
 @pytest.mark.parametrize('options', [
     {}, {'strides': 2, 'padding': 'VALID'}, {'feature_group_count': 2},
-    {'padding': 1}, {'kernel_dilation': (2, 1), 'padding': 'CIRCULAR'}])
+    {'padding': 1}, {'kernel_dilation': (2, 1), 'padding': 'CIRCULAR'},
+    {'strides': None, 'kernel_dilation': None, 'padding': 'SAME_LOWER'}])
 def test_conv(kind, options):
   x = jax.random.normal(KEY, (2, 9, 8, 6))
   layer = layers.LowRankConv(10, (3, 2), rank_scale=0.4, kind=kind, **options)
@@ -43,6 +44,20 @@ def test_conv(kind, options):
   want = nn.Conv(10, (3, 2), **options).apply(merged(params), x)
   np.testing.assert_allclose(
       layer.apply({'params': params}, x), want, atol=2e-5)
+
+
+@pytest.mark.parametrize('kind', ['separable', 'pointwise'])
+def test_causal_conv(kind):
+  x = jax.random.normal(KEY, (2, 3, 9, 6))
+  layer = layers.LowRankConv(10, (4,), rank=3, kind=kind, padding='CAUSAL')
+  params = layer.init(KEY, x)['params']
+  got = layer.apply({'params': params}, x)
+  want = nn.Conv(10, (4,), padding='CAUSAL').apply(merged(params), x)
+  np.testing.assert_allclose(got, want, atol=2e-5)
+  # What comes later changes nothing.
+  np.testing.assert_allclose(
+      layer.apply({'params': params}, x.at[:, :, 5:].set(7.))[:, :, :5],
+      got[:, :, :5], atol=1e-6)
 
 
 def test_factors_are_of_one_kernel():

@@ -405,12 +405,12 @@ def test_convolutions_that_are_refused(make):
   with pytest.raises(ValueError, match='2 spatial axes'):
     compute.conv(x[0, 0], values, topology)
   for name in ('strides', 'dilation'):
-    for wrong in (0, (1,), (1, 2, 3), 2., None, 'ab'):
+    for wrong in (0, (1,), (1, 2, 3), 2., (None, 1), 'ab'):
       with pytest.raises(ValueError, match=f'{name}=.* positive int, or 2'):
         compute.conv(x, values, topology, **{name: wrong})
   for wrong in ('FULL', [(1, 1)], [1], 1.5, None, [(1,), (1,)],
                 [(1.5, 1), (1, 1)]):
-    with pytest.raises(ValueError, match="neither 'SAME', 'VALID', 'CIRCULAR'"):
+    with pytest.raises(ValueError, match="neither 'SAME', 'SAME_LOWER', 'VA"):
       compute.conv(x, values, topology, padding=wrong)
   with pytest.raises(ValueError, match=r'image that works is \(7, 7\)'):
     compute.conv(x, values, topology, padding='VALID', dilation=3)
