@@ -10,16 +10,18 @@ programs only, but for `first_seconds`, the first call with nothing compiled.
   float64: of the truncated SVD, of its rescaled columns, and the optimum, where
   the same iteration from the singular vectors ends in float64. `exact`: the
   fewest steps that close a share of the gap between the SVD and the optimum,
-  and the median milliseconds they take after the SVD, zero steps being the
-  rescaled columns; `shares` are those of 0, 1, ... steps. The SVD is the one
-  that 'exact' begins with, from the smaller Gram matrix, `start_milliseconds`;
-  `svd_milliseconds` is that of `jnp.linalg.svd`. `adam`: the least
-  milliseconds in which any of Algorithms 1 and 2 ('adam', 'adam_warm') closes
-  99 %, over the learning rates `rates` and budgets of steps that double up to
-  `--adam-steps` and are then narrowed down to an eighth of the last. If none
-  does they are null, `share` is the largest that any reached, and `spent` the
-  milliseconds it took. `ratio` is Adam's time over that of `exact` for 99 %,
-  the SVD of either left out, and the faster one included.
+  and the median milliseconds they take from the singular vectors on, zero steps
+  being the rescaled columns; `shares` are those of 0, 1, ... steps. The vectors
+  that 'exact' begins with are those of the smaller Gram matrix, which take
+  `start_milliseconds`; `jnp.linalg.svd` takes `svd_milliseconds`. `adam`: the
+  least milliseconds in which any of Algorithms 1 and 2 ('adam', 'adam_warm')
+  closes 99 %, over the learning rates `rates` and budgets of steps that double
+  up to `--adam-steps` and are then narrowed down to an eighth of the last. If
+  none does they are null, `share` is the largest that any reached, and `spent`
+  the milliseconds it took. `ratio` is Adam's time over that of `exact` for the
+  share of 99 %: after the singular vectors of either ('after_start'), with
+  those of the Gram matrix in both ('with_start'), and with those of
+  `jnp.linalg.svd` ('with_svd').
 * resnet50: `lfai` on the 53 convolutions of ResNet-50 at rank scale 0.1,
   separable; `ratio` is the time of 'exact' over that of 'spectral'.
 * vmap: `lfai` by Adam on layers of one shape: all in one tree, one call a
@@ -188,9 +190,10 @@ def _solver(d: int, n: int, rank: int, most_steps: int) -> dict[str, Any]:
   if adam['milliseconds'] and exact[0]['milliseconds']:
     warm = adam['method'] == 'adam_warm'
     after = adam['milliseconds'] - warm * svd_time
-    ratio = {'after_svd': after / exact[0]['milliseconds'],
-             'with_svd': (after + warm * start_time) / (
-                 exact[0]['milliseconds'] + start_time)}
+    ours = exact[0]['milliseconds']
+    ratio = {'after_start': after / ours} | {
+        name: (after + warm * before) / (ours + before) for name, before in (
+            ('with_start', start_time), ('with_svd', svd_time))}
   return {
       'kind': 'solver', 'd': d, 'n': n, 'rank': rank, 'objective': objective,
       'shares': shares, 'svd_milliseconds': svd_time,
