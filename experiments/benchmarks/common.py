@@ -12,6 +12,8 @@ from typing import Any
 import jax
 
 Step = Callable[[], Any]
+# Of the environment, what times depend on.
+_VARIABLES = 'OPENBLAS_NUM_THREADS', 'XLA_FLAGS'
 
 
 def seconds(step: Step) -> float:
@@ -33,5 +35,7 @@ def write(out: pathlib.Path, rows: list[dict[str, Any]], **facts: Any) -> None:
   """Writes the rows and what they were measured with."""
   out.write_text(json.dumps({
       'jax': jax.__version__, 'machine': platform.machine(),
-      'device': jax.devices()[0].device_kind, 'cores': os.cpu_count(), **facts,
-      'rows': rows}, indent=1) + '\n')
+      'device': jax.devices()[0].device_kind, 'cores': os.cpu_count(),
+      'environment': {
+          name: os.environ[name] for name in _VARIABLES if name in os.environ},
+      **facts, 'rows': rows}, indent=1) + '\n')

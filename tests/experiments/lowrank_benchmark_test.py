@@ -173,3 +173,12 @@ def test_kinds_are_chosen(monkeypatch, tmp_path):
   assert row['kind'] == 'vmap'
   with pytest.raises(SystemExit):
     run(monkeypatch, '--kinds', 'other', '--out', out)
+
+
+def test_files_say_what_times_depend_on(monkeypatch, tmp_path):
+  monkeypatch.setenv('OPENBLAS_NUM_THREADS', '3')
+  monkeypatch.delenv('XLA_FLAGS', raising=False)
+  common.write(tmp_path / 'made.json', [], load=[1.5])
+  found = json.loads((tmp_path / 'made.json').read_text())
+  assert found['environment'] == {'OPENBLAS_NUM_THREADS': '3'}
+  assert (found['load'], found['rows']) == ([1.5], [])
