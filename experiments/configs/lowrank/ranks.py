@@ -47,17 +47,18 @@ and 97.82 with the full network: two layers of few hundred units hardly matter.
 Four convolutions on CIFAR-10, three epochs:
 
     baseline            44.97  45.62  45.92  46.06
-    spectral            34.77  38.54  41.92  43.25
+    spectral            34.77  38.53  41.93  43.20
     LFAI-Adam           40.12  42.97  43.29  43.98
-    LFAI-WS-Adam        40.12  41.48  43.20  43.88
-    exact               39.30  41.48  43.30  44.05
-    exact, norms kept   44.49  45.68  45.93  46.22
+    LFAI-WS-Adam        40.17  41.51  43.06  43.86
+    exact               39.31  41.46  43.28  44.05
+    exact, norms kept   44.41  45.54  45.95  46.38
 
-and 46.91. Here the start does matter: the SVD is the worst, the function's
-approximations gain half of what it loses, and most of the rest is the scale of
-the outputs, which the factors closest to the function shrink. Factors of full
+and 46.91. Here the start does matter: the SVD is the worst, and the function's
+approximations gain a third to a half of what it loses at the two lower ranks, a
+fifth to a quarter at the higher ones. Most of the rest is the scale of the
+outputs, which the factors closest to the function shrink: factors of full
 scale, drawn or with the kernel's norms, are the best, and equally good. On both
-sets Frobenius decay changes no accuracy by more than 0.2.
+sets Frobenius decay changes no accuracy by more than 0.25.
 (`experiments/published/lowrank/ranks_weights/table.md`, `ranks_products`, the
 same with `_mnist` and `_cifar10`)
 """
