@@ -41,7 +41,8 @@ may sum in another order.
 
 1. Its sampler of sparse columns seeds the generator anew for every column, so
    all columns have their nonzeros in the same rows: "sparse" moves 1 of
-   $\sqrt{d}$ weights and none of the others, "sparse_original" 1 of $\sqrt{D}$.
+   $\sqrt{d}$ weights and none of the others, "sparse_original" 1 of $\sqrt{D}$
+   (of "sparse2", whose entries are positive or 0, each column half of them).
    That is '..._nested' here, with as many nonzeros in every column (there their
    number varies); the kinds without it draw every column apart.
 2. Its kinds have column norms from 1 to $\sqrt{D/d}$ at one learning rate, so

@@ -321,23 +321,31 @@ def _sparse(
 ) -> _Kind:
   """Returns a kind of columns with so many nonzeros, one in every part.
 
-  `nested` draws their rows by one key for all columns, the report's defect.
+  `nested` draws their rows by one key for all columns, the report's defect. Of
+  `positive` columns that are twice as many rows, of which each has half.
   """
+  shared = nested and not positive
 
   def entries(
       p: Projection, keys: jax.Array) -> tuple[jax.Array, jax.Array]:
     count = per_column(p.size, p.dim)
     shape = len(keys), count
     where, sign = jax.vmap(jax.random.split, out_axes=1)(keys)
-    rows = jax.vmap(lambda key: _strata(key, p.size, count))(
-        p.key[None] if nested else where)
 
+    @jax.vmap
     def signs(key: base.Key) -> jax.Array:
       (words,) = hadamard.random_bits(key, [count])
       return hadamard.signs(words, (count,), jnp.int32)
 
-    return rows, jnp.ones(shape, jnp.int32) if positive else jax.vmap(
-        signs)(sign)
+    if nested and positive:
+      most = min(2 * count, p.size)
+      pairs = 2 * jnp.arange(count, dtype=jnp.int32)[None]
+      pick = pairs + (1 + signs(sign)) // 2
+      return (_strata(p.key, p.size, most)[jnp.minimum(pick, most - 1)],
+              jnp.ones(shape, jnp.int32))
+    rows = jax.vmap(lambda key: _strata(key, p.size, count))(
+        p.key[None] if nested else where)
+    return rows, jnp.ones(shape, jnp.int32) if positive else signs(sign)
 
   def core(p: Projection, w: jax.Array) -> jax.Array:
     count = per_column(p.size, p.dim)
@@ -345,7 +353,7 @@ def _sparse(
     def add(theta: jax.Array, keys: jax.Array, w: jax.Array) -> jax.Array:
       rows, values = entries(p, keys)
       values, w = values.astype(w.dtype), w * (1 / math.sqrt(count))
-      if nested:
+      if shared:
         return theta.at[rows[0]].add(
             linalg.matmul(w, values), unique_indices=True,
             indices_are_sorted=True)
@@ -357,16 +365,18 @@ def _sparse(
   return _Kind(core, per_column, entries, published)
 
 
-def _fraction(
-    size: int, dim: int, *, of: str, parts: int = 1) -> int:
-  """Returns the nonzeros of a column of density 1 / sqrt(dim or size)."""
-  base_size = dim if of == 'dim' else size
-  return max(1, min(size, round(size / (parts * math.sqrt(base_size)))))
+def _by_dim(size: int, dim: int) -> int:
+  """Returns the nonzeros of a column of density 1 / sqrt(dim)."""
+  return max(1, min(size, round(size / math.sqrt(dim))))
 
 
-_by_dim = functools.partial(_fraction, of='dim')
-_half = functools.partial(_fraction, of='dim', parts=2)
-_by_size = functools.partial(_fraction, of='size')
+def _half(size: int, dim: int) -> int:
+  return max(1, _by_dim(size, dim) // 2)
+
+
+def _by_size(size: int, dim: int) -> int:
+  del dim
+  return _by_dim(size, size)
 
 
 def _all(size: int, dim: int) -> int:
@@ -435,7 +445,7 @@ def projection(
   * the report's: 'sparse' and 'sparse2full', density $1/\sqrt{d}$; 'sparse2',
     half of that, and positive; 'sparse_original', density $1/\sqrt{D}$. Each
     also with its sampler's defect, as 'sparse_nested' and so on: all columns
-    have their nonzeros in the same rows.
+    have their nonzeros in the same rows, of 'sparse2' each in half of them.
 
   A sparse column has one nonzero in each of as many equal parts of the rows as
   it has nonzeros: the number is exact, no row is hit twice.

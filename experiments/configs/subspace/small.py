@@ -11,6 +11,12 @@
 `subspace`: the perceptron 784-200-200-10 in as many dimensions, and in the
 1,200 at which the report finds the same accuracy. Both train as `dimension.py`
 says.
+
+Ours, 10 epochs, 3 seeds, in percent: 89.92 +- 4.49 with the small network, of
+whose ten units some are dead, and 96.61 +- 0.27 with as many dimensions of the
+large one; 91.90 +- 0.89 with 1,200, and 97.51 +- 0.42 with all parameters. The
+report has 91.6 for the small network and reaches that in 1,200 dimensions.
+(`experiments/published/subspace/small_network/table.md`, `small_subspace`)
 """
 
 import ml_collections
