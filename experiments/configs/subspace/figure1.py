@@ -8,6 +8,12 @@ The perceptron 784-200-200-10, trained as `dimension.py` says, in subspaces of
 10 to 10,000 dimensions: one of all parameters (`global`, as Li et al. have it)
 or one of every layer, its dimensions in proportion to the layer's size
 (`layers`, as Minut has it).
+
+Ours, `global`, 3 seeds, final accuracy in percent: 14.72 in 10 dimensions,
+26.48 in 30, 58.47 in 100, 80.69 in 300, 90.08 in 750, 92.67 in 1,500, 94.96 in
+3,000, 96.86 in 10,000, and 97.51 with all parameters. The report reaches 90 %
+of its 97.63 % in about 750 dimensions; this is 92 % there.
+(`experiments/published/subspace/figure1/table.md`)
 """
 
 import ml_collections
