@@ -64,7 +64,7 @@ def root(covariance: Any, size: int) -> tuple[jax.Array, jax.Array]:
         f'covariance of shape {covariance.shape} is not that of {size} inputs')
   values, vectors = jnp.linalg.eigh((covariance + covariance.T) / 2)
   most = jnp.abs(values).max()
-  floor = jnp.where(
+  floor = jnp.where(  # the identity if nothing varies
       most > 0, jnp.finfo(values.dtype).eps * math.sqrt(size) * most, 1)
   if not isinstance(values, jax.core.Tracer):
     with jax.ensure_compile_time_eval():  # it may be a constant of a jit

@@ -329,8 +329,9 @@ def compress(
     rank_scale: ranks relative to the smaller side of the matrix; give this,
       `rank`, `energy`, `stable` or `budget`.
     rank: one rank for all, at most the smaller side.
-    energy: the share of the squared singular values that a rank has to keep;
-      like the others, of the kernel times the root of its covariance.
+    energy: the share of the squared singular values that a rank has to keep.
+      These are, for `stable` and `budget` too, of the root of the covariance
+      times the kernel.
     stable: ranks relative to the `stable_rank` of the matrix.
     budget: share of the weights of the selected kernels that the factors may
       have together. It is spent so that the shares of their squared singular

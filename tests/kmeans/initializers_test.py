@@ -102,6 +102,17 @@ def test_the_rest_is_the_models_own():
     jax.tree.map(np.testing.assert_array_equal, params[name], own[name])
 
 
+def test_causal_convolutions_see_what_came_before():
+  x = jax.random.normal(KEY, (8, 20, 3))
+  model = nn.Conv(6, (4,), None, 'CAUSAL', kernel_dilation=2)
+  params = model.init(KEY, x)['params']
+  (got,) = si.kmeans.layer_statistics(model, params, x, whiten=True).values()
+  want = si.kmeans.statistics(
+      params['kernel'], x, whiten=True, padding=[(6, 0)], dilation=2)
+  np.testing.assert_allclose(got.score, want.score, rtol=1e-5)
+  np.testing.assert_allclose(got.wins, want.wins)
+
+
 def test_layers_see_what_they_will_see():
   """A layer's kernel is the clusters of its own inputs, not of others'."""
   params, aux = made()

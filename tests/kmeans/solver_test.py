@@ -19,13 +19,14 @@ KEY = jax.random.key(0)
     ((2, 4), (3, 2), 'SAME', (2, 1), 2),
     ((3, 1), (1, 2), 'VALID', (2, 1), 3),
     ((4, 3), (2, 2), 'CIRCULAR', (1, 2), 1),
+    ((4,), (2,), 'CAUSAL', (2,), 2),
     ((2, 2), (1, 1), ((0, 2), (3, 1)), (1, 1), 2),
     ((2, 2), (1, 2), ((-1, 2), (3, -2)), (1, 1), 1)])
 def test_patches_are_what_the_window_sees(
     size, stride, padding, dilation, groups):
   """Their products with a kernel are its responses, place by place."""
   keys = jax.random.split(KEY)
-  x = jax.random.normal(keys[0], (2, 9, 8, 2 * groups))
+  x = jax.random.normal(keys[0], (2, *(9, 8)[:len(size)], 2 * groups))
   kernel = jax.random.normal(keys[1], (*size, 2, 3 * groups))
   window = {'strides': stride, 'padding': padding, 'dilation': dilation,
             'groups': groups}

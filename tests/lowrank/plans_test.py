@@ -46,7 +46,6 @@ def test_leaves_may_be_numbers():
   assert found['scale'] == jax.ShapeDtypeStruct((), jnp.float32)
 
 
-
 @pytest.mark.parametrize('budget', [0.2, 0.5, 0.9, 1.0])
 def test_a_budget_is_kept_and_used(budget):
   select = '(?!stem|depthwise).*'

@@ -19,7 +19,7 @@ NESTED = [kind for kind in KINDS if kind.endswith('_nested')]
 SPARSE = [kind for kind in KINDS if 'sparse' in kind]
 # Other sparse kinds differ in norm and count alone.
 MADE = [kind for kind in KINDS if not kind.startswith(
-    ('sparse2full', 'sparse_original', 'sparse2_'))]
+    ('sparse2full', 'sparse_original'))]
 
 
 def make(kind, size, dim, key=KEY, **options):
