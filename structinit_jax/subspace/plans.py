@@ -1,5 +1,6 @@
 """Which parameters of a tree are projected, in which groups, to what size."""
 
+from collections.abc import Callable
 from collections.abc import Sequence
 import dataclasses
 import functools
@@ -14,6 +15,7 @@ from structinit_jax import base
 from structinit_jax import combine
 from structinit_jax import tree
 from structinit_jax.subspace import projections
+from structinit_jax.subspace import sharding
 
 __all__ = ['Coordinates', 'Group', 'Plan', 'plan']
 
@@ -90,31 +92,44 @@ class Plan:
         [jnp.zeros(group.dim, _dtype(group, leaves)) for group in self.groups],
         leaves)
 
+  def _apply(
+      self, group: Group, shardings: Sequence[Any]
+  ) -> Callable[[Any, jax.Array], list[jax.Array]]:
+    """Returns `(projection, w) -> P w` as the leaves of a group."""
+    return functools.partial(
+        sharding.apply, shapes=[self.shapes[i] for i in group.leaves],
+        shardings=[shardings[i] for i in group.leaves])
+
   def project(
       self, key: base.Key, leaves: Sequence[jax.Array]) -> Coordinates:
     """Returns the gradient by coordinates, from that by every leaf."""
-    return self._like_w([
-        projection.transpose(jnp.concatenate([
-            leaves[i].reshape(-1).astype(_dtype(group, leaves))
-            for i in group.leaves]))
-        for group, projection in zip(
-            self.groups, self.projections(key), strict=True)], leaves)
+    shardings = [sharding.where(leaf) for leaf in leaves]
+    projected = []
+    for group, projection in zip(
+        self.groups, self.projections(key), strict=True):
+      dtype = _dtype(group, leaves)
+      _, pull = jax.vjp(
+          functools.partial(self._apply(group, shardings), projection),
+          jnp.zeros(group.dim, dtype))
+      projected += pull([leaves[i].astype(dtype) for i in group.leaves])
+    return self._like_w(projected, leaves)
 
   def shift(
-      self, key: base.Key, w: Coordinates, leaves: Sequence[jax.Array]
+      self, key: base.Key, w: Coordinates, leaves: Sequence[jax.Array],
+      shardings: Sequence[Any] | None = None,
   ) -> list[jax.Array]:
     """Returns the leaves at `w`, if at 0 they are `leaves`."""
+    if shardings is None:
+      shardings = [sharding.where(leaf) for leaf in leaves]
     moved = [
         w['trained'][name] if role == TRAIN else leaf for name, leaf, role
         in zip(self.names, leaves, self.roles, strict=True)]
     for group, projection in zip(
         self.groups, self.projections(key), strict=True):
-      theta = projection.apply(w['projected'][group.name])
-      sizes = [math.prod(self.shapes[i]) for i in group.leaves]
-      parts = jnp.split(theta, np.cumsum(sizes)[:-1].tolist())
+      parts = self._apply(group, shardings)(
+          projection, w['projected'][group.name])
       for i, part in zip(group.leaves, parts, strict=True):
         leaf = leaves[i]
-        part = part.reshape(leaf.shape)
         moved[i] = (leaf.astype(part.dtype) + part).astype(leaf.dtype)
     return moved
 

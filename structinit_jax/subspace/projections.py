@@ -1,6 +1,7 @@
 """Random projections R^d -> R^D as linear operators, made from a key alone."""
 
 from collections.abc import Callable
+from collections.abc import Sequence
 import dataclasses
 import functools
 import math
@@ -17,7 +18,7 @@ from structinit_jax import base
 from structinit_jax import linalg
 from structinit_jax.subspace import hadamard
 
-__all__ = ['Projection', 'projection']
+__all__ = ['Projection', 'projection', 'runs']
 
 _LEAST_BLOCK = 64  # smaller Hadamard blocks mix too little
 _SHRINK = 16  # from the blocks of one size to those of the next
@@ -132,6 +133,14 @@ class Projection:
         unique_indices=True).sort_indices()
 
   @property
+  def block(self) -> int:
+    """Rows of a block that can be made alone; 0 if there are no such blocks."""
+    if self.kind != 'hadamard':
+      return 0
+    count, n = _blocks(self.size, self.dim)[0]
+    return n if count > 1 and n >= self.dim else 0
+
+  @property
   def nonzeros(self) -> int:
     """Entries that are not 0; of 'achlioptas' about, of 'hadamard' at most."""
     return _KINDS[self.kind].per_column(self.size, self.dim) * self.dim
@@ -159,12 +168,54 @@ class _Kind(NamedTuple):
 
 @jax.jit
 def _apply(projection: Projection, w: jax.Array) -> jax.Array:
+  return _KINDS[projection.kind].core(projection, _scaled(projection, w))
+
+
+def _scaled(projection: Projection, w: jax.Array) -> jax.Array:
   # Barriers keep XLA from merging this product with others before and after it,
   # so that it is rounded in the same way wherever it is used. What a core ends
   # with, signs and sums, is the same when fused.
   w = lax.optimization_barrier(w)
-  w = lax.optimization_barrier(w * projection.column_norm)
-  return _KINDS[projection.kind].core(projection, w)
+  return lax.optimization_barrier(w * projection.column_norm)
+
+
+def runs(
+    projection: Projection, w: jax.Array, starts: np.ndarray, stops: np.ndarray,
+    chosen: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+  """Makes the blocks of `P w` that hold some runs of its entries.
+
+  Args:
+    projection: of a kind that is made of blocks, `projection.block > 0`.
+    w: as of `apply`.
+    starts: of the runs, integers (choices, runs).
+    stops: of the runs, likewise.
+    chosen: the row of these; may be traced, so that every device makes others.
+
+  Returns:
+    Entries of `P w`, and where among them each run starts, int32 (runs,).
+  """
+  n = projection.block
+  count = _blocks(projection.size, projection.dim)[0][0]
+  needed = [
+      np.unique(np.concatenate([
+          np.arange(start // n, min(count, -(-stop // n)))
+          for start, stop in zip(*row, strict=True)]))
+      for row in zip(starts, stops, strict=True)]
+  # Ascending, and filled up in front: runs that cross into the next block, or
+  # from the last one to the smaller blocks behind it, stay runs.
+  most = max(1, *map(len, needed))
+  which = np.zeros((len(starts), most), np.int32)
+  where = np.empty(starts.shape, np.int32)
+  for i, (row, some) in enumerate(zip(starts, needed, strict=True)):
+    which[i, most - len(some):] = some
+    place = most - len(some) + np.searchsorted(some, row // n)
+    where[i] = np.where(
+        row < count * n, place * n + row % n, row + (most - count) * n)
+  w = jnp.asarray(w)
+  w = _scaled(projection, w.astype(base.compute_dtype(w.dtype)))
+  return (_hadamard(projection, w, jnp.asarray(which)[chosen]),
+          jnp.asarray(where)[chosen])
 
 
 def _blocks(size: int, dim: int) -> list[tuple[int, int]]:
@@ -180,11 +231,13 @@ def _blocks(size: int, dim: int) -> list[tuple[int, int]]:
   return found
 
 
-def _hadamard(p: Projection, w: jax.Array) -> jax.Array:
+def _hadamard(
+    p: Projection, w: jax.Array, which: jax.Array | None = None) -> jax.Array:
   """Blocks S' H S of all coordinates, or of as many as a block has rows.
 
   Where these are fewer than d, blocks take turns, so some coordinates are in
-  one block more than others: each is scaled by how many there are.
+  one block more than others: each is scaled by how many there are. Of the
+  largest blocks, those of `which` alone are made, if it is given.
   """
   blocks = _blocks(p.size, p.dim)
   times = sum(count for count, n in blocks if n >= p.dim)
@@ -195,7 +248,13 @@ def _hadamard(p: Projection, w: jax.Array) -> jax.Array:
   bits = iter(hadamard.random_bits(
       p.key, [count * n for count, n in blocks for _ in range(2)]))
   parts, first = [], 0
-  for count, n in blocks:
+  for i, (count, n) in enumerate(blocks):
+    inner, outer = next(bits), next(bits)
+    if i == 0 and which is not None:
+      inner, outer = (
+          words.reshape(count, -1)[which].reshape(-1, 1)
+          for words in (inner, outer))
+      count = len(which)
     root = 1 / math.sqrt(n)
     x = w * jnp.where(is_more, scale[0] * root, scale[1] * root).astype(w.dtype)
     if n >= p.dim:
@@ -204,8 +263,8 @@ def _hadamard(p: Projection, w: jax.Array) -> jax.Array:
     else:
       x = x[(first + jnp.arange(count * n)) % p.dim].reshape(count, n)
       first = (first + count * n) % p.dim
-    x = hadamard.transform(hadamard.flip(next(bits), x))
-    parts.append(hadamard.flip(next(bits), x).reshape(-1))
+    x = hadamard.transform(hadamard.flip(inner, x))
+    parts.append(hadamard.flip(outer, x).reshape(-1))
   return jnp.concatenate(parts)
 
 

@@ -45,7 +45,8 @@ class Subspace:
   plan: plans.Plan
 
   def expand(
-      self, w: plans.Coordinates | None = None) -> base.PyTree:
+      self, w: plans.Coordinates | None = None, shardings: base.PyTree = None,
+  ) -> base.PyTree:
     """Returns the parameters at `w`, the origin plus `P w`.
 
     Differentiable, and the same bits under jit or not, in every process and on
@@ -53,12 +54,18 @@ class Subspace:
 
     Args:
       w: of the structure of `self.w`, the default.
+      shardings: a tree like `origin` of `jax.sharding.NamedSharding`s. A device
+        then makes the blocks of 'hadamard' that hold entries of its own, and
+        nothing is sent. None: those of `origin`, where they are known, as they
+        are outside of `jax.jit`, for a constant in it, and on a mesh of
+        explicit axes; elsewhere XLA divides the work, less well.
 
     Returns:
       A tree like `origin`.
 
     Raises:
-      ValueError: for a `w` of another structure, or other shapes.
+      ValueError: for a `w` of another structure, or other shapes, and for
+        shardings of another structure.
     """
     w = self.w if w is None else w
     if jax.tree.structure(w) != jax.tree.structure(self.w):
@@ -72,7 +79,13 @@ class Subspace:
             f'leaf {name!r} of w has shape {jnp.shape(x)}; it must be '
             f'{want.shape}')
     _, leaves, treedef = tree.flatten_with_names(self.origin)
-    return treedef.unflatten(self.plan.shift(self.key, w, leaves))
+    if shardings is not None:
+      if jax.tree.structure(shardings) != treedef:
+        raise ValueError(
+            f'shardings of structure {jax.tree.structure(shardings)} must be '
+            f'like the parameters, {treedef}')
+      shardings = jax.tree.leaves(shardings)
+    return treedef.unflatten(self.plan.shift(self.key, w, leaves, shardings))
 
   def project(self, grads: base.PyTree) -> plans.Coordinates:
     """Returns the gradient by `w` of a gradient by the parameters, `P^T g`.

@@ -229,6 +229,50 @@ def test_eight_devices_change_no_bit(kind, axis_type):
   assert got['stem']['kernel'].sharding == split['stem']['kernel']
 
 
+DIVIDED = {
+    'bias': ((12,), PartitionSpec()),
+    'conv': ((3, 3, 4, 8), PartitionSpec(None, None, 'y', 'x')),
+    'dense': ((40, 16), PartitionSpec(('x', 'y'))),
+    'layers': ((3, 96, 16), PartitionSpec(None, 'x')),
+    'scale': ((), PartitionSpec())}
+
+
+@pytest.mark.parametrize('axis_type', list(jax.sharding.AxisType)[:2])
+@pytest.mark.parametrize('kind', ['hadamard', 'srht'])
+def test_devices_make_rows_of_their_own(kind, axis_type):
+  params = {name: jax.random.normal(jax.random.key(i), shape)
+            for i, (name, (shape, _)) in enumerate(DIVIDED.items())}
+  mesh = jax.make_mesh((4, 2), ('x', 'y'), axis_types=(axis_type,) * 2)
+  split = {name: NamedSharding(mesh, spec)
+           for name, (_, spec) in DIVIDED.items()}
+  one = si.subspace.reparameterize(KEY, params, 30, projection=kind)
+  many = si.subspace.reparameterize(
+      KEY, jax.device_put(params, split), 30, projection=kind)
+  w = drawn(one)
+  want = one.expand(w)
+  equal(many.expand(w), want)
+  given = jax.jit(lambda s, w: s.expand(w, split))
+  got = given(many, w)
+  equal(got, want)
+  compiled = given.lower(many, w).compile()
+  if kind == 'hadamard':
+    assert all(got[name].sharding.is_equivalent_to(split[name], x.ndim)
+               for name, x in params.items())
+    text = compiled.as_text()
+    assert 'all-' not in text and 'collective-' not in text
+    alone = jax.jit(lambda s, w: s.expand(w)).lower(one, w).compile()
+    assert compiled.cost_analysis()['flops'] < (
+        0.4 * alone.cost_analysis()['flops'])
+
+  def loss(s, w):
+    return sum(jnp.sum(jnp.sin(x)) for x in jax.tree.leaves(s.expand(w)))
+
+  for grads, divided in (
+      (jax.grad(loss, 1)(one, w), jax.jit(jax.grad(loss, 1))(many, w)),
+      (one.project(params), many.project(many.origin))):
+    np.testing.assert_allclose(flat(divided), flat(grads), atol=2e-5)
+
+
 def digest(kind):
   subspace = si.subspace.reparameterize(KEY, tree_of(), 30, projection=kind)
   found = subspace.expand(drawn(subspace))
@@ -284,6 +328,12 @@ def test_bad_requests(kwargs, message):
     params = kwargs.pop('params')
     with pytest.raises(ValueError, match=message):
       si.subspace.within(optimizer=optax.sgd(1.0), **kwargs).init(params)
+
+
+def test_bad_shardings():
+  subspace = si.subspace.reparameterize(KEY, tree_of(), 9)
+  with pytest.raises(ValueError, match='shardings of structure .* must be'):
+    subspace.expand(shardings=[None])
 
 
 def test_bad_coordinates():
