@@ -1,4 +1,4 @@
-"""Training: all seeds of one initializer at once, an epoch a program.
+"""Training: all seeds of one initializer at once, many steps a program.
 
 A `Trainer` holds the device-resident data and the compiled programs of one
 config. A `State` carries every seed along its leading axis. The order of the
@@ -165,6 +165,12 @@ class Trainer:
             mutable=['intermediates']),
         self.shapes, variables)
     self.num_units = sum(leaf.shape[-1] for leaf in jax.tree.leaves(sown))
+    self._steps_per_call = self.steps_per_epoch
+    if devices[0].platform == 'cpu' and any(
+        leaf.ndim > 2 for leaf in jax.tree.leaves(self.shapes)):
+      # XLA's passes for convolutions leave out the bodies of loops on a CPU,
+      # where their gradients then take several times as long (jax issue 12868).
+      self._steps_per_call = 1
     self._compiled: dict[Any, tuple[Any, float]] = {}
 
   def _init_model(self, key: jax.Array) -> dict[str, Any]:
@@ -260,16 +266,25 @@ class Trainer:
                    out_shardings=self._replicated)
     return make(state)
 
-  def _epoch(
-      self, optimizer: optax.GradientTransformation, state: State,
-      epoch: jax.Array, images: jax.Array, labels: jax.Array,
-  ) -> tuple[State, tuple[jax.Array, jax.Array]]:
+  @functools.cached_property
+  def _orders(self) -> Callable[[jax.Array, jax.Array], jax.Array]:
+    """`(keys, epoch) -> ` which examples, integers (steps, seeds, batch)."""
     batch, steps = self._config.batch_size, self.steps_per_epoch
+    count = len(self._train[0])
 
-    def order(key: jax.Array) -> jax.Array:
-      key = jax.random.fold_in(key, epoch)
-      examples = jax.random.permutation(key, len(images))
+    def order(key: jax.Array, epoch: jax.Array) -> jax.Array:
+      examples = jax.random.permutation(jax.random.fold_in(key, epoch), count)
       return examples[:steps * batch].reshape(steps, batch)
+
+    return jax.jit(jax.vmap(order, (0, None), out_axes=1),
+                   out_shardings=self._replicated)
+
+  def _steps(
+      self, optimizer: optax.GradientTransformation, state: State,
+      epoch: jax.Array, first: jax.Array, orders: jax.Array, images: jax.Array,
+      labels: jax.Array,
+  ) -> tuple[State, tuple[jax.Array, jax.Array]]:
+    """Takes the steps of a call, from step `first` of the epoch on."""
 
     def loss_fn(params: Any, model_state: Any, x: Any, y: Any) -> Any:
       logits, model_state = self._apply(
@@ -299,25 +314,28 @@ class Trainer:
       key = jax.random.fold_in(jax.random.fold_in(key, epoch), index)
       return self._augment(key, x, y)
 
-    def step(carry: Any, now: Any) -> Any:
-      index, examples = now
+    def step(carry: Any, index: jax.Array) -> Any:
+      examples = orders[index]
       x = jax.lax.with_sharding_constraint(images[examples], self._by_example)
       y = jax.lax.with_sharding_constraint(labels[examples], self._by_example)
       x, y = jax.vmap(change, (0, None, 0, 0))(state.key, index, x, y)
       return jax.vmap(update)(carry, state.masks, self._normalise(x), y)
 
-    orders = jnp.swapaxes(jax.vmap(order)(state.key), 0, 1)
-    (params, model_state, opt_state), (loss, accuracy) = jax.lax.scan(
-        step, (state.params, state.model_state, state.opt_state),
-        (jnp.arange(steps), orders))
-    state = state._replace(
-        params=params, model_state=model_state, opt_state=opt_state)
-    return state, (loss.mean(0), accuracy.mean(0))
+    carry = state.params, state.model_state, state.opt_state
+    if self._steps_per_call == 1:
+      carry, measured = step(carry, first)
+      measured = jax.tree.map(lambda x: x[None], measured)
+    else:
+      carry, measured = jax.lax.scan(
+          step, carry, first + jnp.arange(self._steps_per_call))
+    params, model_state, opt_state = carry
+    return state._replace(
+        params=params, model_state=model_state, opt_state=opt_state), measured
 
   def compile_epoch(
       self, recipe: initializers.Recipe, state: State
   ) -> tuple[jax.stages.Compiled, float]:
-    """Compiles the training epoch for this many seeds, once.
+    """Compiles steps of training for this many seeds, once.
 
     Args:
       recipe: the initializer (what it freezes is part of the program).
@@ -332,11 +350,13 @@ class Trainer:
     if key not in self._compiled:
       start = time.perf_counter()
       optimizer = self._make_optimizer(recipe, jax.random.key(0))
-      epoch = functools.partial(self._epoch, optimizer)
       program = jax.jit(
-          epoch, donate_argnums=0, in_shardings=self._replicated,
-          out_shardings=self._replicated)
-      compiled = program.lower(state, jnp.int32(0), *self._train).compile()
+          functools.partial(self._steps, optimizer), donate_argnums=0,
+          in_shardings=self._replicated, out_shardings=self._replicated)
+      zero = np.int32(0)
+      orders = jax.eval_shape(self._orders, state.key, zero)
+      compiled = program.lower(
+          state, zero, zero, orders, *self._train).compile()
       self._compiled[key] = compiled, time.perf_counter() - start
     return self._compiled[key]
 
@@ -353,7 +373,16 @@ class Trainer:
     Returns:
       The next state, and the mean training `(loss, accuracy)` of every seed.
     """
-    return program(state, jnp.int32(epoch), *self._train)
+    epoch = np.int32(epoch)
+    orders = self._orders(state.key, epoch)
+    measured = []
+    for first in range(0, self.steps_per_epoch, self._steps_per_call):
+      state, some = program(
+          state, epoch, np.int32(first), orders, *self._train)
+      measured.append(some)
+    loss, accuracy = (
+        jnp.concatenate(x).mean(0) for x in zip(*measured, strict=True))
+    return state, (loss, accuracy)
 
   def seeds_that_fit(self, recipe: initializers.Recipe, wanted: int) -> int:
     """Returns how many seeds to train at once, by the program's memory use.

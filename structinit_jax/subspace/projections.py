@@ -1,7 +1,6 @@
 """Random projections R^d -> R^D as linear operators, made from a key alone."""
 
 from collections.abc import Callable
-from collections.abc import Sequence
 import dataclasses
 import functools
 import math
