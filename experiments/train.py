@@ -373,12 +373,12 @@ class Trainer:
     Returns:
       The next state, and the mean training `(loss, accuracy)` of every seed.
     """
-    epoch = np.int32(epoch)
-    orders = self._orders(state.key, epoch)
+    now: Any = np.int32(epoch)
+    orders = self._orders(state.key, now)
     measured = []
     for first in range(0, self.steps_per_epoch, self._steps_per_call):
       state, some = program(
-          state, epoch, np.int32(first), orders, *self._train)
+          state, now, np.int32(first), orders, *self._train)
       measured.append(some)
     loss, accuracy = (
         jnp.concatenate(x).mean(0) for x in zip(*measured, strict=True))

@@ -47,12 +47,15 @@ def _check_batch(batch: Any) -> jax.Array:
         'floating-point inputs (examples, ...) as the model takes them: '
         'images alone, scaled, no labels')
   if not isinstance(batch, jax.core.Tracer):
-    if not bool(jnp.isfinite(batch).all()):
+    with jax.ensure_compile_time_eval():  # a constant of some jitted function
+      finite = bool(jnp.isfinite(batch).all())
+      constant = bool(batch.min() == batch.max())
+    if not finite:
       wrong = np.argwhere(~np.isfinite(np.asarray(batch, np.float32)))[0]
       raise ValueError(
           f'batch is not finite: example {wrong[0]} has a NaN or inf at '
           f'{tuple(int(i) for i in wrong[1:])}')
-    if bool(batch.min() == batch.max()):
+    if constant:
       raise ValueError(
           f'batch of shape {batch.shape} is constant: there is nothing to '
           'cluster; pass images that differ')
