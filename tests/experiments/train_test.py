@@ -67,6 +67,22 @@ def decaying(make_config, digits):
   return train.Trainer(config, digits)
 
 
+def test_convolutions_train_a_step_a_call_as_in_a_scan(make_config, few):
+  trainer = train.Trainer(make_config(model='lenet', batch_size=BATCH), few)
+  recipe = _recipe()
+  state = trainer.init(recipe, [0, 1])
+  text = trainer.compile_epoch(recipe, state)[0].as_text()
+  _, alone, measured = _train(trainer, recipe, [0, 1], epochs=2)
+  scanned = train.Trainer(make_config(model='lenet', batch_size=BATCH), few)
+  scanned._steps_per_call = scanned.steps_per_epoch
+  _, together, wanted = _train(scanned, recipe, [0, 1], epochs=2)
+  _close(alone.params, together.params, rtol=1e-3, atol=1e-4)
+  _close(measured, wanted)
+  # The convolutions are in the program itself, where XLA optimises them.
+  assert 'convolution(' in text
+  assert 'while(' not in text
+
+
 # ---- Which examples a step sees. A model with one weight a training image
 # tells: an image's weights move once an epoch, by as much as the learning
 # rate of that step, and the schedule gives every step a rate of its own.
