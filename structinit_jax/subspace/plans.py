@@ -103,7 +103,7 @@ class Plan:
   def project(
       self, key: base.Key, leaves: Sequence[jax.Array]) -> Coordinates:
     """Returns the gradient by coordinates, from that by every leaf."""
-    shardings = [sharding.where(leaf) for leaf in leaves]
+    shardings = [sharding.known(leaf) for leaf in leaves]
     projected = []
     for group, projection in zip(
         self.groups, self.projections(key), strict=True):
@@ -120,7 +120,7 @@ class Plan:
   ) -> list[jax.Array]:
     """Returns the leaves at `w`, if at 0 they are `leaves`."""
     if shardings is None:
-      shardings = [sharding.where(leaf) for leaf in leaves]
+      shardings = [sharding.known(leaf) for leaf in leaves]
     moved = [
         w['trained'][name] if role == TRAIN else leaf for name, leaf, role
         in zip(self.names, leaves, self.roles, strict=True)]

@@ -13,13 +13,13 @@ import numpy as np
 
 from structinit_jax.subspace import projections
 
-__all__ = ['apply', 'where']
+__all__ = ['apply', 'known']
 
 
-def where(leaf: jax.Array) -> Any:
+def known(leaf: jax.Array) -> Any:
   """Returns the sharding of an array, as far as it is known under `jax.jit`."""
-  known = jax.typeof(leaf) if isinstance(leaf, jax.core.Tracer) else leaf
-  return getattr(known, 'sharding', None)
+  leaf = jax.typeof(leaf) if isinstance(leaf, jax.core.Tracer) else leaf
+  return getattr(leaf, 'sharding', None)
 
 
 def apply(
