@@ -186,7 +186,7 @@ def positive(name: str, value: Any, *, or_zero: bool = False) -> float:
 
 
 def check_key(key: Any) -> None:
-  """Checks that a value is a JAX PRNG key, of either kind.
+  """Checks that a value is one JAX PRNG key, of either kind.
 
   Args:
     key: the value.
@@ -206,6 +206,9 @@ def check_key(key: Any) -> None:
       jnp.issubdtype(dtype, jax.dtypes.prng_key) or dtype == jnp.uint32):
     raise ValueError(
         f'key={key!r} is no JAX PRNG key; make one by jax.random.key(seed)')
+  if key.ndim != int(dtype == jnp.uint32):
+    raise ValueError(
+        f'key of shape {key.shape} is not one key: use jax.vmap over several')
 
 
 def sizes(shape: Shape) -> tuple[int, ...]:

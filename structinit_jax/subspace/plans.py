@@ -111,7 +111,8 @@ class Plan:
       _, pull = jax.vjp(
           functools.partial(self._apply(group, shardings), projection),
           jnp.zeros(group.dim, dtype))
-      projected += pull([leaves[i].astype(dtype) for i in group.leaves])
+      projected += pull([
+          jnp.asarray(leaves[i], dtype) for i in group.leaves])
     return self._like_w(projected, leaves)
 
   def shift(
@@ -136,9 +137,9 @@ class Plan:
 
 def _dtype(group: Group, leaves: Sequence[Any]) -> Any:
   """Returns what a group is computed in: that of its widest leaf."""
-  return functools.reduce(
+  return jax.dtypes.canonicalize_dtype(functools.reduce(
       jnp.promote_types,
-      (base.compute_dtype(leaves[i].dtype) for i in group.leaves))
+      (base.compute_dtype(leaves[i].dtype) for i in group.leaves)))
 
 
 def _divide(dim: int, sizes: Sequence[int], rule: str) -> list[int]:
@@ -203,8 +204,9 @@ def plan(
         f'{" (one a layer)" if per_layer else ""} and the {sum(sizes)} '
         'parameters that are projected; the nearest that works is '
         f'{min(max(dim, len(sizes)), sum(sizes))}')
-  rule = 'proportional' if per_layer is True else per_layer or 'equal'
-  if rule not in _WEIGHTS:
+  rule = (per_layer if isinstance(per_layer, str)
+          else 'proportional' if per_layer else 'equal')
+  if not isinstance(per_layer, bool | str) or rule not in _WEIGHTS:
     raise ValueError(
         f'per_layer={per_layer!r} must be False, True or one of '
         f'{", ".join(map(repr, _WEIGHTS))}')
@@ -221,9 +223,9 @@ def plan(
 
 def _roles(
     params: base.PyTree, rules: Sequence[tuple[str, str]]) -> list[str]:
+  found = jax.tree.leaves(combine.labels(params, rules))
   for rule in rules:
-    if isinstance(rule, (tuple, list)) and len(rule) == 2 and (
-        rule[1] not in _ROLES):
+    if rule[1] not in _ROLES:
       raise ValueError(
           f"rule {rule!r}: a role is 'project', 'train' or 'freeze'")
-  return jax.tree.leaves(combine.labels(params, rules))
+  return found

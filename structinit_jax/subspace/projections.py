@@ -24,6 +24,8 @@ _SHRINK = 16  # from the blocks of one size to those of the next
 # Columns are made some at a time, of about this many bytes.
 _CHUNK_BYTES = 2**23
 MAX_BYTES = 2**33
+_LEAST, _MOST = (float(x) for x in (
+    np.finfo(np.float32).tiny, np.finfo(np.float32).max))
 
 
 @functools.partial(
@@ -418,7 +420,9 @@ def _sparse(
       return theta.at[rows].add(
           values * w[:, None], mode='promise_in_bounds')
 
-    return _scan(p, w, 4 * count * w.dtype.itemsize, add)
+    # XLA would add these sums to a constant that they are added to.
+    return lax.optimization_barrier(
+        _scan(p, w, 4 * count * w.dtype.itemsize, add))
 
   return _Kind(core, per_column, entries, published)
 
@@ -454,7 +458,7 @@ _KINDS = {
         _orthonormal, _all,
         bytes=lambda size, dim: 12 * size * dim),
     'achlioptas': _Kind(
-        _dense(_ternary), lambda size, dim: round(size / 3)),
+        _dense(_ternary), lambda size, dim: max(1, round(size / 3))),
     'very_sparse': _sparse(_by_size),
     'fastfood': _Kind(_fastfood, _all),
     'srht': _Kind(_srht, _all),
@@ -470,12 +474,16 @@ for _name, _count, _norm, _positive in (
         _count, _norm, _nested, _positive)
 
 
-def _check_bytes(needed: int, max_bytes: int, what: Any) -> None:
-  if needed > max_bytes:
+_INSTEAD = ("kind='hadamard' has orthonormal columns, too, and needs memory in "
+            'proportion to size + dim')
+
+
+def _check_bytes(
+    needed: int, max_bytes: int, what: str, instead: str = _INSTEAD) -> None:
+  if needed > base.positive('max_bytes', max_bytes):
     raise ValueError(
-        f'{what} needs {needed / 2**30:.3g} GiB of memory, more than '
-        f"max_bytes={max_bytes}; kind='hadamard' has orthonormal columns, too, "
-        'and needs memory in proportion to size + dim')
+        f'{what} needs {needed} bytes of memory ({needed / 2**30:.3g} GiB), '
+        f'more than max_bytes={max_bytes}; {instead}')
 
 
 def projection(
@@ -541,7 +549,7 @@ def projection(
     Ailon and Chazelle (2006) and Tropp (2011) for Hadamard matrices with random
     signs; Minut for the variants. The blocks of 'hadamard' are this library's.
   """
-  if kind not in _KINDS:
+  if not isinstance(kind, str) or kind not in _KINDS:
     raise ValueError(f'kind {kind!r} is unknown; use {", ".join(_KINDS)}')
   base.check_key(key)
   size = base.integer('size', size, 1)
@@ -561,8 +569,14 @@ def projection(
           f'column_norm=None is for the kinds of the report, not for {kind!r}; '
           'give a number, such as 1.0')
     column_norm = known.published(size, dim)
-  made = Projection(
-      key, kind, size, dim, base.positive('column_norm', column_norm))
-  _check_bytes(known.bytes(size, dim), max_bytes,
-               f'kind={kind!r} of size={size} and dim={dim}')
-  return made
+  norm = base.positive('column_norm', column_norm)
+  if not _LEAST <= norm <= _MOST:
+    raise ValueError(
+        f'column_norm={column_norm} must lie between {_LEAST:.2g} and '
+        f'{_MOST:.2g}, as float32 does')
+  by_layers = 'allow that much, or project the layers one by one (per_layer)'
+  _check_bytes(
+      known.bytes(size, dim), max_bytes,
+      f'kind={kind!r} of size={size} and dim={dim}',
+      by_layers if known.bytes is _Kind._field_defaults['bytes'] else _INSTEAD)
+  return Projection(key, kind, size, dim, norm)

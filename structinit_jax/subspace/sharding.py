@@ -13,7 +13,23 @@ import numpy as np
 
 from structinit_jax.subspace import projections
 
-__all__ = ['apply', 'known']
+__all__ = ['apply', 'check', 'known']
+
+
+def check(name: str, shape: tuple[int, ...], sharding: Any) -> None:
+  """Checks that a value is a sharding for arrays of this shape, or None."""
+  if sharding is None:
+    return
+  if not isinstance(sharding, jax.sharding.Sharding):
+    raise ValueError(
+        f'sharding of leaf {name!r} is {sharding!r}; it must be a '
+        'jax.sharding.NamedSharding, or None')
+  try:
+    sharding.shard_shape(shape)
+  except (IndexError, ValueError) as error:  # a spec too long is the first
+    raise ValueError(
+        f'leaf {name!r} of shape {shape} cannot have the sharding {sharding}: '
+        f'{error}') from error
 
 
 def known(leaf: jax.Array) -> Any:
@@ -43,17 +59,14 @@ def apply(
   mesh, axes = _mesh(shardings) if projection.block else (None, ())
   if mesh is not None:
     return _own(projection, w, shapes, shardings, offsets, mesh, axes)
-  theta = projection.apply(w)
-  explicit = [_is_explicit(sharding) for sharding in shardings]
-  if any(explicit):  # these are moved by request alone
-    mesh = shardings[explicit.index(True)].mesh
-    theta = jax.sharding.reshard(
-        theta, jax.sharding.NamedSharding(mesh, jax.P()))
+  # What is on explicit axes is moved by request alone.
+  explicit = [_explicit(sharding) for sharding in shardings]
+  theta = projection.apply(_everywhere(w, explicit))
+  theta = _everywhere(theta, explicit)
   parts = [part.reshape(shape) for part, shape in zip(
       jnp.split(theta, offsets[1:]), shapes, strict=True)]
-  return [jax.sharding.reshard(part, sharding) if asked else part
-          for part, sharding, asked
-          in zip(parts, shardings, explicit, strict=True)]
+  return [part if sharding is None else jax.sharding.reshard(part, sharding)
+          for part, sharding in zip(parts, explicit, strict=True)]
 
 
 def _own(
@@ -87,12 +100,32 @@ def _own(
   # Not checked: what no axis divides is alike on all devices, made by each.
   return jax.shard_map(
       own, mesh=mesh, in_specs=jax.P(), out_specs=specs, check_vma=False)(
-          projection, w)
+          projection, _everywhere(w, [_explicit(s) for s in shardings]))
 
 
-def _is_explicit(sharding: Any) -> bool:
-  return isinstance(sharding, jax.sharding.NamedSharding) and (
-      jax.sharding.AxisType.Explicit in sharding.mesh.axis_types)
+def _explicit(sharding: Any) -> jax.sharding.NamedSharding | None:
+  """Returns what a sharding says of explicit axes, if its mesh has any."""
+  if not isinstance(sharding, jax.sharding.NamedSharding):
+    return None
+  mesh = sharding.mesh
+  asked = [name for name, kind in zip(
+      mesh.axis_names, mesh.axis_types, strict=True)
+           if kind == jax.sharding.AxisType.Explicit]
+  if not asked:
+    return None
+  spec = [tuple(name for name in _names(sharding.spec, axis) if name in asked)
+          for axis in range(len(sharding.spec))]
+  return jax.sharding.NamedSharding(
+      mesh, jax.P(*(names or None for names in spec)))
+
+
+def _everywhere(x: jax.Array, explicit: Sequence[Any]) -> jax.Array:
+  """Puts an array on all devices of a mesh with explicit axes, if there is."""
+  for sharding in explicit:
+    if sharding is not None:
+      return jax.sharding.reshard(
+          x, jax.sharding.NamedSharding(sharding.mesh, jax.P()))
+  return x
 
 
 def _mesh(shardings: Sequence[Any]) -> tuple[Any, tuple[str, ...]]:

@@ -51,6 +51,7 @@ def save(path: str | os.PathLike[str], subspace: training.Subspace) -> None:
     subspace: `dataclasses.replace(subspace, w=w)` after training.
 
   Raises:
+    ValueError: if it is no Subspace.
     OSError: if the file cannot be written.
 
   Example:
@@ -67,6 +68,10 @@ def save(path: str | os.PathLike[str], subspace: training.Subspace) -> None:
 
   Source: Minut, who stores a seed and w.
   """
+  if not isinstance(subspace, training.Subspace):
+    raise ValueError(
+        f'{type(subspace).__name__} is no Subspace, what `reparameterize` '
+        'returns')
   names, leaves, _ = tree.flatten_with_names(subspace.w)
   arrays = [files.little_endian(leaf) for leaf in leaves]
   impl, key = _key_data(subspace.key)

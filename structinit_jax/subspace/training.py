@@ -8,12 +8,14 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from structinit_jax import base
 from structinit_jax import tree
 from structinit_jax.subspace import plans
 from structinit_jax.subspace import projections
+from structinit_jax.subspace import sharding as sharding_lib
 
 __all__ = ['Subspace', 'WithinState', 'reparameterize', 'within']
 
@@ -54,37 +56,34 @@ class Subspace:
 
     Args:
       w: of the structure of `self.w`, the default.
-      shardings: a tree like `origin` of `jax.sharding.NamedSharding`s. A device
-        then makes the blocks of 'hadamard' that hold entries of its own, and
-        nothing is sent. None: those of `origin`, where they are known, as they
-        are outside of `jax.jit`, for a constant in it, and on a mesh of
-        explicit axes; elsewhere XLA divides the work, less well.
+      shardings: a tree like `origin` of `jax.sharding.NamedSharding`s of one
+        mesh, or None in place of some. A device then makes the blocks of
+        'hadamard' that hold entries of its own, and nothing is sent. None for
+        all: those of `origin`, where they are known, as they are outside of
+        `jax.jit`, for a constant in it, and on a mesh of explicit axes;
+        elsewhere XLA divides the work, less well.
 
     Returns:
       A tree like `origin`.
 
     Raises:
-      ValueError: for a `w` of another structure, or other shapes, and for
-        shardings of another structure.
+      ValueError: for a `w` of another structure, or other shapes or dtypes, and
+        for shardings that do not fit.
     """
     w = self.w if w is None else w
-    if jax.tree.structure(w) != jax.tree.structure(self.w):
-      raise ValueError(
-          f'w of structure {jax.tree.structure(w)} must be like that of '
-          f'`reparameterize`, {jax.tree.structure(self.w)}')
-    for name, x, want in zip(*tree.flatten_with_names(w)[:2],
-                             jax.tree.leaves(self.w), strict=True):
-      if jnp.shape(x) != want.shape:
-        raise ValueError(
-            f'leaf {name!r} of w has shape {jnp.shape(x)}; it must be '
-            f'{want.shape}')
-    _, leaves, treedef = tree.flatten_with_names(self.origin)
+    _check_like('w', w, self.w)
+    for leaf in jax.tree.leaves(w):
+      base.compute_dtype(getattr(leaf, 'dtype', type(leaf)))
+    names, leaves, treedef = tree.flatten_with_names(self.origin)
     if shardings is not None:
-      if jax.tree.structure(shardings) != treedef:
+      shardings, found = jax.tree.flatten(
+          shardings, is_leaf=lambda x: x is None)
+      if found != treedef:
         raise ValueError(
-            f'shardings of structure {jax.tree.structure(shardings)} must be '
-            f'like the parameters, {treedef}')
-      shardings = jax.tree.leaves(shardings)
+            f'shardings of structure {found} must be like the parameters, '
+            f'{treedef}')
+      for name, leaf, sharding in zip(names, leaves, shardings, strict=True):
+        sharding_lib.check(name, leaf.shape, sharding)
     return treedef.unflatten(self.plan.shift(self.key, w, leaves, shardings))
 
   def project(self, grads: base.PyTree) -> plans.Coordinates:
@@ -95,8 +94,27 @@ class Subspace:
 
     Returns:
       A tree like `w`.
+
+    Raises:
+      ValueError: for a tree of another structure, or other shapes.
     """
+    _check_like('grads', grads, self.origin)
     return self.plan.project(self.key, tree.flatten_with_names(grads)[1])
+
+
+def _check_like(what: str, given: base.PyTree, like: base.PyTree) -> None:
+  """Checks that a tree has the structure, and leaves the shapes, of another."""
+  structure, wanted = jax.tree.structure(given), jax.tree.structure(like)
+  if structure != wanted:
+    raise ValueError(
+        f'{what} of structure {structure} must be like that of '
+        f'`reparameterize`, {wanted}')
+  for name, x, want in zip(*tree.flatten_with_names(given)[:2],
+                           jax.tree.leaves(like), strict=True):
+    if np.shape(x) != want.shape:
+      raise ValueError(
+          f'leaf {name!r} of {what} has shape {np.shape(x)}; it must be '
+          f'{want.shape}')
 
 
 def reparameterize(
@@ -148,8 +166,13 @@ def reparameterize(
   plan = plans.plan(
       params, dim, projection=projection, per_layer=per_layer, rules=rules,
       column_norm=column_norm, max_bytes=max_bytes)
-  params = jax.tree.map(jnp.asarray, params)
-  _, leaves, _ = tree.flatten_with_names(params)
+  names, leaves, treedef = tree.flatten_with_names(params)
+  for name, leaf in zip(names, leaves, strict=True):
+    if isinstance(leaf, jax.ShapeDtypeStruct):
+      raise ValueError(
+          f'leaf {name!r} is a shape, no array: make the parameters first')
+  leaves = [jnp.asarray(leaf) for leaf in leaves]
+  params = treedef.unflatten(leaves)
   return Subspace(key, params, plan.zeros(leaves), plan)
 
 
@@ -211,6 +234,10 @@ def within(
   Source: this library; Li et al. (2018) for what is trained.
   """
   base.check_key(key)
+  if not isinstance(optimizer, optax.GradientTransformation):
+    raise ValueError(
+        f'optimizer={optimizer!r} must be an optax.GradientTransformation, '
+        'such as optax.sgd(0.1)')
 
   def plan_of(params: base.PyTree) -> plans.Plan:
     return plans.plan(

@@ -201,6 +201,8 @@ def test_jit_changes_no_bit(kind):
   w = drawn(subspace)
   want = subspace.expand(w)
   equal(jax.jit(lambda s, w: s.expand(w))(subspace, w), want)
+  # With the origin a constant, to which XLA could move the sums.
+  equal(jax.jit(subspace.expand)(w), want)
   # In the midst of other operations, too.
   equal(jax.jit(lambda s, w: jax.tree.map(
       lambda x: x * 2, s.expand(jax.tree.map(lambda x: x / 4 * 4, w))))(
@@ -237,12 +239,14 @@ DIVIDED = {
     'scale': ((), PartitionSpec())}
 
 
-@pytest.mark.parametrize('axis_type', list(jax.sharding.AxisType)[:2])
+@pytest.mark.parametrize('axis_types', [
+    (jax.sharding.AxisType.Auto,) * 2, (jax.sharding.AxisType.Explicit,) * 2,
+    (jax.sharding.AxisType.Auto, jax.sharding.AxisType.Explicit)])
 @pytest.mark.parametrize('kind', ['hadamard', 'srht'])
-def test_devices_make_rows_of_their_own(kind, axis_type):
+def test_devices_make_rows_of_their_own(kind, axis_types):
   params = {name: jax.random.normal(jax.random.key(i), shape)
             for i, (name, (shape, _)) in enumerate(DIVIDED.items())}
-  mesh = jax.make_mesh((4, 2), ('x', 'y'), axis_types=(axis_type,) * 2)
+  mesh = jax.make_mesh((4, 2), ('x', 'y'), axis_types=axis_types)
   split = {name: NamedSharding(mesh, spec)
            for name, (_, spec) in DIVIDED.items()}
   one = si.subspace.reparameterize(KEY, params, 30, projection=kind)
@@ -251,11 +255,15 @@ def test_devices_make_rows_of_their_own(kind, axis_type):
   w = drawn(one)
   want = one.expand(w)
   equal(many.expand(w), want)
+  # Coordinates may be divided, too.
+  apart = NamedSharding(mesh, PartitionSpec('y'))
+  equal(many.expand(jax.device_put(w, apart)), want)
   given = jax.jit(lambda s, w: s.expand(w, split))
   got = given(many, w)
   equal(got, want)
   compiled = given.lower(many, w).compile()
-  if kind == 'hadamard':
+  # Of a mesh with both kinds of axes XLA gathers along the Auto ones.
+  if kind == 'hadamard' and axis_types[0] == axis_types[1]:
     assert all(got[name].sharding.is_equivalent_to(split[name], x.ndim)
                for name, x in params.items())
     text = compiled.as_text()
@@ -317,10 +325,18 @@ def test_another_key_is_another_subspace():
     ({'rules': [('stem/.*', 'project')]}, 'no rule covers 2 of 4 leaves'),
     ({'per_layer': 'eqal'}, "per_layer='eqal' must be False, True or one of "
      "'equal', 'proportional', 'sqrt'"),
+    ({'per_layer': ['equal']}, r"per_layer=\['equal'\] must be False"),
+    ({'per_layer': None}, 'per_layer=None must be False'),
+    ({'rules': None}, 'rules must be an ordered sequence'),
     ({'projection': 'x'}, "kind 'x' is unknown"),
+    ({'projection': ['x']}, r"kind \['x'\] is unknown"),
     ({'column_norm': 0}, 'column_norm=0 must be'),
-    ({'projection': 'orthonormal', 'max_bytes': 1000}, 'needs .* GiB'),
-    ({'key': 1}, 'no JAX PRNG key')])
+    ({'column_norm': 1e39}, r'column_norm=1e\+39 must lie between'),
+    ({'projection': 'orthonormal', 'max_bytes': 1000}, 'needs 48480 bytes'),
+    ({'max_bytes': 1000}, 'needs .* max_bytes=1000; allow that much'),
+    ({'max_bytes': None}, 'max_bytes=None must be a positive'),
+    ({'key': 1}, 'no JAX PRNG key'),
+    ({'key': jax.random.split(KEY)}, r'key of shape \(2,\) is not one key')])
 def test_bad_requests(kwargs, message):
   kwargs = {'key': KEY, 'params': tree_of(), 'dim': 5} | kwargs
   with pytest.raises(ValueError, match=message):
@@ -331,14 +347,38 @@ def test_bad_requests(kwargs, message):
       si.subspace.within(optimizer=optax.sgd(1.0), **kwargs).init(params)
 
 
-def test_bad_shardings():
-  subspace = si.subspace.reparameterize(KEY, tree_of(), 9)
-  with pytest.raises(ValueError, match=r'shardings of structure .* must be'):
-    subspace.expand(shardings=[None])
+@pytest.mark.parametrize('change, message', [
+    (lambda sharding: [None], 'shardings of structure .* must be'),
+    (lambda sharding: {'k': PartitionSpec()}, "of leaf 'k' is .* must be a"),
+    (lambda sharding: {'k': sharding('d')}, "leaf 'k' of shape .* cannot have"),
+    (lambda sharding: {'k': sharding(None, None, 'd')}, "leaf 'k' of shape")])
+def test_bad_shardings(change, message):
+  subspace = si.subspace.reparameterize(KEY, {'k': jnp.ones((20, 6))}, 9)
+  mesh = jax.make_mesh((8,), ('d',))
+  with pytest.raises(ValueError, match=message):
+    subspace.expand(shardings=change(
+        lambda *names: NamedSharding(mesh, PartitionSpec(*names))))
+
+
+def test_other_bad_arguments(file):
+  shapes = {'k': jax.ShapeDtypeStruct((9,), jnp.float32)}
+  with pytest.raises(ValueError, match="leaf 'k' is a shape, no array"):
+    si.subspace.reparameterize(KEY, shapes, 3)
+  with pytest.raises(ValueError, match="optimizer='sgd' must be an optax"):
+    si.subspace.within(KEY, 'sgd', 3)
+  with pytest.raises(ValueError, match='dict is no Subspace'):
+    si.subspace.save(file, {})
 
 
 def test_bad_coordinates():
   subspace = si.subspace.reparameterize(KEY, tree_of(), 5)
+  with pytest.raises(ValueError, match='not a real floating-point'):
+    subspace.expand({'projected': {'all': np.array(list('abcde'))},
+                     'trained': {}})
+  with pytest.raises(ValueError, match='grads of structure'):
+    subspace.project({})
+  with pytest.raises(ValueError, match="leaf 'head/bias' of grads has shape"):
+    subspace.project(jax.tree.map(lambda x: x[1:], subspace.origin))
   with pytest.raises(ValueError, match='w of structure'):
     subspace.expand({'all': jnp.ones(5)})
   with pytest.raises(ValueError, match=r"leaf 'projected/all' of w has shape"):
