@@ -38,7 +38,7 @@ _RESULTS = 'results.jsonl'
 # What may change between calls without changing what a run computes.
 _FREE = frozenset({
     'initializers', 'seeds', 'baseline', 'data_dir', 'tfds_dir', 'download',
-    'seeds_at_once', 'checkpoint_seconds', 'paper', 'title'})
+    'seeds_at_once', 'scan_steps', 'checkpoint_seconds', 'paper', 'title'})
 
 
 def slug(label: str) -> str:

@@ -1,4 +1,4 @@
-"""Training: all seeds of one initializer at once, many steps a program.
+"""Training: all seeds of one initializer at once, an epoch a program.
 
 A `Trainer` holds the device-resident data and the compiled programs of one
 config. A `State` carries every seed along its leading axis. The order of the
@@ -165,12 +165,7 @@ class Trainer:
             mutable=['intermediates']),
         self.shapes, variables)
     self.num_units = sum(leaf.shape[-1] for leaf in jax.tree.leaves(sown))
-    self._steps_per_call = self.steps_per_epoch
-    if devices[0].platform == 'cpu' and any(
-        leaf.ndim > 2 for leaf in jax.tree.leaves(self.shapes)):
-      # XLA's passes for convolutions leave out the bodies of loops on a CPU,
-      # where their gradients then take several times as long (jax issue 12868).
-      self._steps_per_call = 1
+    self._steps_per_call = self.steps_per_epoch if config.scan_steps else 1
     self._compiled: dict[Any, tuple[Any, float]] = {}
 
   def _init_model(self, key: jax.Array) -> dict[str, Any]:
@@ -322,12 +317,12 @@ class Trainer:
       return jax.vmap(update)(carry, state.masks, self._normalise(x), y)
 
     carry = state.params, state.model_state, state.opt_state
-    if self._steps_per_call == 1:
-      carry, measured = step(carry, first)
-      measured = jax.tree.map(lambda x: x[None], measured)
-    else:
+    if self._config.scan_steps:
       carry, measured = jax.lax.scan(
           step, carry, first + jnp.arange(self._steps_per_call))
+    else:
+      carry, measured = step(carry, first)
+      measured = jax.tree.map(lambda x: x[None], measured)
     params, model_state, opt_state = carry
     return state._replace(
         params=params, model_state=model_state, opt_state=opt_state), measured
@@ -379,7 +374,8 @@ class Trainer:
     for first in range(0, self.steps_per_epoch, self._steps_per_call):
       state, some = program(
           state, now, np.int32(first), orders, *self._train)
-      measured.append(some)
+      # On a CPU, collectives of several programs in flight block each other.
+      measured.append(jax.block_until_ready(some))
     loss, accuracy = (
         jnp.concatenate(x).mean(0) for x in zip(*measured, strict=True))
     return state, (loss, accuracy)

@@ -40,9 +40,13 @@ def get_config() -> ml_collections.ConfigDict:
   config.baseline = 'he_normal'
   config.seeds = 3
 
-  # What does not change a result: seeds trained at once (0: as many as fit)
-  # and how often a long run is saved.
+  # What does not change a result but by rounding: seeds trained at once (0: as
+  # many as fit), whether an epoch is one scan (on a CPU, XLA compiles the
+  # gradients of some convolutions badly in loops, jax issue 12868: LeNet trains
+  # several times as fast without, larger networks more slowly), and how often a
+  # long run is saved.
   config.seeds_at_once = 0
+  config.scan_steps = True
   config.checkpoint_seconds = 60.0
 
   # Published first-epoch test accuracies in percent, to print beside ours:

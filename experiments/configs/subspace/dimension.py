@@ -52,6 +52,7 @@ def get_config(chosen: str = 'mnist,fc') -> ml_collections.ConfigDict:
   config.learning_rate = rate if optimizer == 'sgd' else 0.001
   config.batch_size = 128
   config.seeds = 3
+  config.scan_steps = model != 'lenet'
   config.initializers = (f'direct = {direct}',)
   config.baseline = 'direct'
   return config

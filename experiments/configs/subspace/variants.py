@@ -9,8 +9,8 @@ Minut's perceptron 784-200-10, each of its layers in 500 dimensions, by Adam at
 of that code and its sampler's defect (nested supports), at one learning rate,
 as it compares them. `matched`: at one column norm, without the defect, beside
 this library's projections, and with the defect once more. `digits`: the same on
-a small data set, in 100 dimensions a layer, with the dense kinds, which are slow
-to make anew at every step, and without the defect.
+a small data set, in 100 dimensions a layer, without the defect and with the
+dense kinds, which are slow to make anew at every step.
 
 Ours, `report`, 5 seeds, beside what the report has on CIFAR-10, in percent:
 
