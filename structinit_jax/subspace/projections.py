@@ -578,5 +578,5 @@ def projection(
   _check_bytes(
       known.bytes(size, dim), max_bytes,
       f'kind={kind!r} of size={size} and dim={dim}',
-      by_layers if known.bytes is _Kind._field_defaults['bytes'] else _INSTEAD)
+      _INSTEAD if kind == 'orthonormal' else by_layers)
   return Projection(key, kind, size, dim, norm)

@@ -15,7 +15,7 @@ from structinit_jax import base
 from structinit_jax import tree
 from structinit_jax.subspace import plans
 from structinit_jax.subspace import projections
-from structinit_jax.subspace import sharding as sharding_lib
+from structinit_jax.subspace import sharding
 
 __all__ = ['Subspace', 'WithinState', 'reparameterize', 'within']
 
@@ -82,8 +82,8 @@ class Subspace:
         raise ValueError(
             f'shardings of structure {found} must be like the parameters, '
             f'{treedef}')
-      for name, leaf, sharding in zip(names, leaves, shardings, strict=True):
-        sharding_lib.check(name, leaf.shape, sharding)
+      for name, leaf, where in zip(names, leaves, shardings, strict=True):
+        sharding.check(name, leaf.shape, where)
     return treedef.unflatten(self.plan.shift(self.key, w, leaves, shardings))
 
   def project(self, grads: base.PyTree) -> plans.Coordinates:

@@ -102,6 +102,16 @@ def test_the_rest_is_the_models_own():
     jax.tree.map(np.testing.assert_array_equal, params[name], own[name])
 
 
+def test_a_batch_may_be_a_constant_of_a_jitted_function():
+  x = jax.random.normal(KEY, (8, 20, 3))
+  model = nn.Conv(6, (4,))
+  params = model.init(KEY, x)['params']
+  loss = functools.partial(si.kmeans.joint_loss, model, batch=x)
+  np.testing.assert_allclose(jax.jit(loss)(params), loss(params), rtol=1e-6)
+  with pytest.raises(ValueError, match='batch is not finite'):
+    jax.jit(functools.partial(loss, batch=x.at[0].set(jnp.nan)))(params)
+
+
 def test_causal_convolutions_see_what_came_before():
   x = jax.random.normal(KEY, (8, 20, 3))
   model = nn.Conv(6, (4,), None, 'CAUSAL', kernel_dilation=2)

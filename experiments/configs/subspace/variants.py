@@ -25,8 +25,8 @@ and 97.35 with all parameters trained: the same ranking.
 
 Ours, `matched`, 5 seeds: with columns of norm 10 and supports of their own all
 random projections are within 0.4 points of each other, 90.38 (fastfood) to
-90.76 (srht). 500 of the weights themselves reach 87.97; with the defect 84.04
-(sparse and sparse2full, one kind at one norm), 80.69 (sparse2) and 65.19
+90.76 (srht). 500 of a layer's weights themselves reach 87.97; with the defect
+84.04 (sparse and sparse2full, one kind at one norm), 80.69 (sparse2) and 65.19
 (sparse_original). (`experiments/published/subspace/variants_matched/table.md`)
 `digits`: 81.2 (sparse) to 82.7 (very_sparse, fastfood), with the Gaussian 81.3,
 less apart than seeds are, +-1.2 to +-3.6; the weights themselves 72.6.
