@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from collections.abc import Sequence
 import dataclasses
+import functools
 import math
 from typing import Any
 
@@ -55,35 +56,36 @@ def apply(
   Returns:
     Arrays of these shapes.
   """
-  offsets = np.cumsum([0, *map(math.prod, shapes)])[:-1].tolist()
-  mesh, axes = _mesh(shardings) if projection.block else (None, ())
-  if mesh is not None:
-    return _own(projection, w, shapes, shardings, offsets, mesh, axes)
   # What is on explicit axes is moved by request alone.
   explicit = [_explicit(sharding) for sharding in shardings]
-  theta = projection.apply(_everywhere(w, explicit))
-  theta = _everywhere(theta, explicit)
+  w = _everywhere(w, explicit)
+  mesh, axes = _mesh(shardings) if projection.block else (None, ())
+  if mesh is not None:
+    specs = tuple(s.spec if isinstance(s, jax.sharding.NamedSharding)
+                  else jax.P() for s in shardings)
+    return _own(projection, w, tuple(shapes), specs, mesh, axes)
+  theta = _everywhere(projection.apply(w), explicit)
   parts = [part.reshape(shape) for part, shape in zip(
-      jnp.split(theta, offsets[1:]), shapes, strict=True)]
+      jnp.split(theta, _offsets(shapes)[1:]), shapes, strict=True)]
   return [part if sharding is None else jax.sharding.reshard(part, sharding)
           for part, sharding in zip(parts, explicit, strict=True)]
 
 
+@functools.partial(
+    jax.jit, static_argnames=('shapes', 'specs', 'mesh', 'axes'))
 def _own(
     projection: projections.Projection, w: jax.Array,
-    shapes: Sequence[tuple[int, ...]], shardings: Sequence[Any],
-    offsets: Sequence[int], mesh: Any, axes: tuple[str, ...],
+    shapes: tuple[tuple[int, ...], ...], specs: tuple[jax.P, ...], mesh: Any,
+    axes: tuple[str, ...],
 ) -> list[jax.Array]:
   """`apply` on the devices of a mesh, of which `axes` divide the arrays."""
   counts = [mesh.shape[axis] for axis in axes]
   positions = dict(zip(
       axes, np.indices(counts).reshape(len(counts), -1), strict=True))
-  specs = [s.spec if isinstance(s, jax.sharding.NamedSharding) else jax.P()
-           for s in shardings]
   shares = [_share(shape, spec, positions, mesh.shape, projection.block)
             for shape, spec in zip(shapes, specs, strict=True)]
   starts = [offset + share.starts
-            for offset, share in zip(offsets, shares, strict=True)]
+            for offset, share in zip(_offsets(shapes), shares, strict=True)]
   stops = [start + share.length
            for start, share in zip(starts, shares, strict=True)]
 
@@ -99,8 +101,12 @@ def _own(
 
   # Not checked: what no axis divides is alike on all devices, made by each.
   return jax.shard_map(
-      own, mesh=mesh, in_specs=jax.P(), out_specs=specs, check_vma=False)(
-          projection, _everywhere(w, [_explicit(s) for s in shardings]))
+      own, mesh=mesh, in_specs=jax.P(), out_specs=list(specs),
+      check_vma=False)(projection, w)
+
+
+def _offsets(shapes: Sequence[tuple[int, ...]]) -> list[int]:
+  return np.cumsum([0, *map(math.prod, shapes)])[:-1].tolist()
 
 
 def _explicit(sharding: Any) -> jax.sharding.NamedSharding | None:
