@@ -201,8 +201,10 @@ def test_jit_changes_no_bit(kind):
   w = drawn(subspace)
   want = subspace.expand(w)
   equal(jax.jit(lambda s, w: s.expand(w))(subspace, w), want)
-  # With the origin a constant, to which XLA could move the sums.
-  equal(jax.jit(subspace.expand)(w), want)
+  # With an origin of one array, a constant, to which XLA could move the sums.
+  one = si.subspace.reparameterize(
+      KEY, params['stem']['kernel'], 30, projection=kind)
+  equal(jax.jit(one.expand)(drawn(one)), one.expand(drawn(one)))
   # In the midst of other operations, too.
   equal(jax.jit(lambda s, w: jax.tree.map(
       lambda x: x * 2, s.expand(jax.tree.map(lambda x: x / 4 * 4, w))))(
