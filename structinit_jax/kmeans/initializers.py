@@ -148,22 +148,26 @@ def _settle(
   y = call.apply(
       kernel.astype(dtype), None if bias is None else jnp.zeros_like(bias))
   lead = (None,) * (y.ndim - 1)
-  outputs = y.astype(kernel.dtype)
+  outputs, unit = objectives.scaled(
+      y.astype(kernel.dtype),
+      None if scale == 'layer' else tuple(range(y.ndim - 1)))
+  unit = unit.reshape(-1)
   mean = outputs.mean(range(y.ndim - 1))
   variance = jnp.mean((outputs - mean[lead])**2, range(y.ndim - 1))
   if scale == 'layer':
     variance = jnp.full_like(variance, outputs.var())
   if scale == 'kept':
-    factor = objectives.norms(
+    factor = unit * objectives.norms(
         call.kernel.astype(kernel.dtype)) / objectives.norms(kernel)
   else:
     varies = variance > _ROUNDING * jnp.mean(outputs**2, range(y.ndim - 1))
     factor = jnp.where(
-        varies, jax.lax.rsqrt(jnp.where(varies, variance, 1)), 1)
+        varies, jax.lax.rsqrt(jnp.where(varies, variance, 1)), unit)
   if bias is not None:
     bias = (-mean * factor if center else bias).astype(bias.dtype)
   call.put(
-      (kernel * factor[(None,) * (kernel.ndim - 1)]).astype(dtype), bias)
+      (kernel * (factor / unit)[(None,) * (kernel.ndim - 1)]).astype(dtype),
+      bias)
   outputs = outputs * factor[lead]
   if bias is not None:
     outputs = outputs + bias.astype(kernel.dtype)[lead]
@@ -417,8 +421,11 @@ def clusters(
     found = solver.patches(which, x, shape, window, most)
     theta = _by_group(how, found, shape[-1] // groups, **options)
     y = jnp.einsum('gnp,gpk->gnk', found, theta, precision='highest')
+    y, unit = objectives.scaled(y, (1,))
     variance = y.var(1, keepdims=True)
-    theta = theta * jax.lax.rsqrt(jnp.where(variance > 0, variance, 1))
+    theta = theta * jnp.where(
+        variance > 0,
+        jax.lax.rsqrt(jnp.where(variance > 0, variance, 1)) / unit, 1)
     return jnp.moveaxis(theta, 0, 1).reshape(shape)
 
   return base.LeafInit(

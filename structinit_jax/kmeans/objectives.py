@@ -13,8 +13,8 @@ from structinit_jax import linalg
 from structinit_jax import windows
 
 __all__ = [
-    'Statistics', 'cosine_penalty', 'cosines', 'norms', 'responses', 'score',
-    'scores', 'standardize', 'statistics', 'summarize', 'total',
+    'Statistics', 'cosine_penalty', 'cosines', 'norms', 'responses', 'scaled',
+    'score', 'scores', 'standardize', 'statistics', 'summarize', 'total',
 ]
 
 PENALTIES = ('squared', 'exponential')
@@ -98,15 +98,34 @@ def responses(
   return y.reshape(*batch, *y.shape[1:])
 
 
+def scaled(
+    y: jax.Array, axes: Sequence[int] | None = None
+) -> tuple[jax.Array, jax.Array]:
+  """Divides by a power of two, so that no square overflows or vanishes.
+
+  Args:
+    y: an array.
+    axes: over which entries share a divisor; None is all.
+
+  Returns:
+    The quotients, exact and below 2, and the divisors, `axes` of length 1.
+  """
+  largest = jnp.abs(lax.stop_gradient(y)).max(axes, keepdims=True, initial=0)
+  _, exponent = jnp.frexp(largest)
+  unit = jnp.ldexp(jnp.ones_like(largest), exponent - 1)
+  return y / unit, unit
+
+
 def norms(kernel: jax.Array) -> jax.Array:
   """Returns the Euclidean norms of filters, (out,); of zeros, almost 0."""
-  flat = kernel.reshape(-1, kernel.shape[-1])
-  return jnp.sqrt(jnp.sum(flat * flat, axis=0) + _TINY)
+  flat, unit = scaled(kernel.reshape(-1, kernel.shape[-1]), (0,))
+  return unit[0] * jnp.sqrt(jnp.sum(flat * flat, axis=0) + _TINY)
 
 
 def standardize(y: jax.Array) -> jax.Array:
   """Subtracts the mean of every feature and divides by its deviation."""
   axes = tuple(range(y.ndim - 1))
+  y, _ = scaled(y, axes)
   power = jnp.mean(y * y, axes)
   y = y - y.mean(axes)[(None,) * len(axes)]
   variance = jnp.mean(y * y, axes) + _ROUNDING * power + _TINY
@@ -168,9 +187,9 @@ def scores(
   if not normalize:
     return s
   ones = jnp.ones((*kernel.shape[:-1], groups), y.dtype)
-  squares = responses(
-      ones, inputs.astype(y.dtype)**2, groups=groups, **where)
-  lengths = jnp.sqrt(jnp.maximum(squares, 0) + _TINY)
+  x, unit = scaled(inputs.astype(y.dtype))
+  squares = responses(ones, x * x, groups=groups, **where)
+  lengths = unit.reshape(()) * jnp.sqrt(jnp.maximum(squares, 0) + _TINY)
   return s / jnp.repeat(lengths, kernel.shape[-1] // groups, axis=-1)
 
 

@@ -168,6 +168,24 @@ def test_joint_starts_lower_from_k_means():
   assert first('greedy') < 1.1 * first('rest') < 0
 
 
+def test_the_scale_of_inputs_is_no_matter():
+  model, x = nn.Conv(6, (3, 3)), IMAGES
+  near = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6)
+  for scale in (2.0**-66, 2.0**66):
+    for make in (fast, si.kmeans.lsuv):
+      got, want = (make(model, images)(KEY, shapes_of(model))
+                   for images in (scale * x, x))
+      near(scale * got['kernel'], want['kernel'])
+      near(got['bias'], want['bias'])
+    got, want = (si.kmeans.clusters(images, iterations=6)(KEY, (3, 3, 3, 6))
+                 for images in (scale * x, x))
+    near(scale * got, want)
+    for options in ({'whiten': True}, {'normalize': True}):
+      jax.tree.map(near, si.kmeans.statistics(
+          want / scale, scale * x, **options),
+                   si.kmeans.statistics(want, x, **options))
+
+
 def test_kept_norms():
   init_fn = fast(Net(), IMAGES, scale='kept')
   params = init_fn(KEY, shapes_of(Net()))
