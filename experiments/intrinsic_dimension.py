@@ -7,8 +7,8 @@ r"""Finds the intrinsic dimension: how few coordinates train well enough.
 d90 is the least d at which training in a random subspace of d dimensions
 reaches 90 % (`--share`) of the test accuracy of the config's baseline, both at
 the end and averaged over the config's seeds. It is bisected on a logarithmic
-grid. Every seed also has a crossing of its own, linear in log d between the
-dimensions that were tried, and these an interval.
+grid. A seed also crosses at a d of its own, linear in log d between the
+dimensions that were tried, and if all seeds do, these have an interval.
 
 Results are appended as they come, so a rerun resumes; `dimension.json`, `.md`
 and `.png` are written beside them.
@@ -36,7 +36,7 @@ import experiments.main as _main  # defines --config and --workdir
 
 del _main
 
-__all__ = ['bisect', 'crossing', 'find', 'grid']
+__all__ = ['bisect', 'crossing', 'ends', 'find', 'grid']
 
 _SHARE = flags.DEFINE_float(
     'share', 0.9, "Of the baseline's accuracy.", lower_bound=0, upper_bound=1)
@@ -47,6 +47,17 @@ _PER_DECADE = flags.DEFINE_integer(
 _OPTIONS = flags.DEFINE_string(
     'options', '', 'Further options of the initializer `subspace`, such as '
     "\"projection='sparse', column_norm=30.0\".")
+
+
+def ends(values: Sequence[str]) -> tuple[int, int]:
+  """Returns the ends of a range, from its parts as text."""
+  try:
+    least, most = map(int, values)
+  except ValueError:
+    raise ValueError(
+        f'--range={",".join(values)} must be two dimensions, the least and the '
+        'most, such as 10,10000') from None
+  return least, most
 
 
 def grid(least: int, most: int, per_decade: int) -> list[int]:
@@ -113,9 +124,11 @@ def find(
     options: further options of the subspace.
 
   Returns:
-    'dimension', the least on the grid, or None; 'crossing' and 'interval', the
-    mean of the seeds' and its 95 % interval, both in log d; 'threshold',
-    'baseline' (accuracies in percent) and 'tried', a row a dimension.
+    'dimension', the least on the grid, or None; 'crossings' of the seeds, None
+    of one that does not cross where it was tried; 'crossing' and 'interval',
+    their mean and its 95 % interval, both in log d, None unless all cross;
+    'threshold', 'baseline' (accuracies in percent) and 'tried', a row a
+    dimension.
 
   Raises:
     ValueError: for a config that makes no sense.
@@ -146,8 +159,10 @@ def find(
   crossings = [
       crossing({d: accuracies[d][i] for d in tried}, share * baseline)
       for i, baseline in enumerate(baselines)]
+  # Those that do not cross lie beyond the others: a mean without them is off.
   known = [math.log(d) for d in crossings if d is not None]
-  mean, half = summary.interval(known)
+  mean, half = summary.interval(
+      known if len(known) == len(crossings) else [])
   return {
       'dimension': found, 'share': share, 'threshold': threshold,
       'baseline': statistics.mean(baselines),
@@ -173,7 +188,7 @@ def main(argv: Sequence[str]) -> None:
   if not flags.FLAGS['verbosity'].present:
     logging.set_verbosity(logging.WARNING)
   try:
-    least, most = map(int, _RANGE.value)
+    least, most = ends(_RANGE.value)
     dims = grid(least, most, _PER_DECADE.value)
     found = find(
         flags.FLAGS.config, workdir, dims, _SHARE.value, _OPTIONS.value)
@@ -187,11 +202,15 @@ def main(argv: Sequence[str]) -> None:
     print(f'{most} dimensions do not reach {found["threshold"]:.2f} %')
   else:
     low, high = found['interval']
-    shown = f'; seeds cross at {found["crossing"]:.0f}' if (
-        found['crossing']) else ''
+    crossings = found['crossings']
+    if found['crossing'] is None:
+      crossed = sum(d is not None for d in crossings)
+      shown = f'{crossed} of {len(crossings)} seeds cross where they were tried'
+    else:
+      shown = f'seeds cross at {found["crossing"]:.0f}'
     shown += f', 95 % interval {low:.0f} to {high:.0f}' if low else ''
     print(f'{found["dimension"]} dimensions reach {found["threshold"]:.2f} %, '
-          f'{found["share"]:.0%} of {found["baseline"]:.2f} %{shown}')
+          f'{found["share"]:.0%} of {found["baseline"]:.2f} %; {shown}')
   print(path.with_suffix('.png'))
 
 

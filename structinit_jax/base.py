@@ -144,6 +144,8 @@ def integer(
   Source: Python's `operator.index`.
   """
   try:
+    if isinstance(value, bool):  # an option that was taken for another
+      raise TypeError
     found = operator.index(value)
   except TypeError:
     raise ValueError(f'{name}={value!r} must be an integer') from None
@@ -176,7 +178,7 @@ def positive(name: str, value: Any, *, or_zero: bool = False) -> float:
   Source: this library.
   """
   try:
-    found = float(value)
+    found = math.nan if isinstance(value, bool) else float(value)
   except (OverflowError, TypeError, ValueError):
     found = math.nan
   if not (0 < found < math.inf or (or_zero and found == 0)):

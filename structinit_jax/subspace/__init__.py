@@ -37,8 +37,8 @@ any number of devices, for the kinds that only add, flip and look up:
 may sum in another order.
 
 **Sharded parameters.** A device makes the blocks of 'hadamard' that hold rows
-of its own, and nothing is sent, for parameters whose shardings are known or
-given to `expand`. Of an array that is divided along its first axes it makes its
+of its own, and nothing is sent but gradients by w, for parameters whose
+shardings are known, or given to `expand` and `within`. Of an array that is divided along its first axes it makes its
 share, and less than two blocks more a piece; of others it makes all and keeps a
 part. The other kinds are made whole, or as XLA divides them.
 
@@ -56,7 +56,7 @@ part. The other kinds are made whole, or as XLA divides them.
    do not match the code; the values here are the code's.
 
 Source: C. Li, H. Farkhoor, R. Liu, J. Yosinski, Measuring the intrinsic
-dimension of objective landscapes (2018); P.-D. Minut, Training on parameters
+dimension of objective landscapes (2018); R. A. Minut, Training on parameters
 subspaces (2023); Q. Le, T. Sarlos, A. Smola, Fastfood (2013).
 """
 

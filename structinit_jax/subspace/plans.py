@@ -88,9 +88,11 @@ class Plan:
 
   def zeros(self, leaves: Sequence[jax.Array]) -> Coordinates:
     """Returns the coordinates of `leaves` in the subspace through them."""
+    # Copies: coordinates that are donated do not take parameters with them.
     return self._like_w(
         [jnp.zeros(group.dim, _dtype(group, leaves)) for group in self.groups],
-        leaves)
+        [jnp.array(leaf) if role == TRAIN else leaf
+         for leaf, role in zip(leaves, self.roles, strict=True)])
 
   def _apply(
       self, group: Group, shardings: Sequence[Any]
@@ -101,9 +103,12 @@ class Plan:
         shardings=[shardings[i] for i in group.leaves])
 
   def project(
-      self, key: base.Key, leaves: Sequence[jax.Array]) -> Coordinates:
+      self, key: base.Key, leaves: Sequence[jax.Array],
+      shardings: Sequence[Any] | None = None,
+  ) -> Coordinates:
     """Returns the gradient by coordinates, from that by every leaf."""
-    shardings = [sharding.known(leaf) for leaf in leaves]
+    if shardings is None:
+      shardings = [sharding.known(leaf) for leaf in leaves]
     projected = []
     for group, projection in zip(
         self.groups, self.projections(key), strict=True):
@@ -120,19 +125,23 @@ class Plan:
       shardings: Sequence[Any] | None = None,
   ) -> list[jax.Array]:
     """Returns the leaves at `w`, if at 0 they are `leaves`."""
-    if shardings is None:
-      shardings = [sharding.known(leaf) for leaf in leaves]
+    where = ([sharding.known(leaf) for leaf in leaves] if shardings is None
+             else shardings)
     moved = [
-        w['trained'][name] if role == TRAIN else leaf for name, leaf, role
-        in zip(self.names, leaves, self.roles, strict=True)]
+        jnp.asarray(w['trained'][name], leaf.dtype) if role == TRAIN else leaf
+        for name, leaf, role in zip(
+            self.names, leaves, self.roles, strict=True)]
     for group, projection in zip(
         self.groups, self.projections(key), strict=True):
-      parts = self._apply(group, shardings)(
+      parts = self._apply(group, where)(
           projection, w['projected'][group.name])
       for i, part in zip(group.leaves, parts, strict=True):
         leaf = leaves[i]
         moved[i] = (leaf.astype(part.dtype) + part).astype(leaf.dtype)
-    return moved
+    if shardings is None:
+      return moved
+    return [sharding.put(leaf, wanted)
+            for leaf, wanted in zip(moved, shardings, strict=True)]
 
 
 def _dtype(group: Group, leaves: Sequence[Any]) -> Any:
@@ -180,6 +189,10 @@ def plan(
   roles = _roles(params, rules)
   for name, leaf, role in zip(names, leaves, roles, strict=True):
     dtype = getattr(leaf, 'dtype', None)
+    if dtype is None and not isinstance(leaf, int | float | complex):
+      raise ValueError(
+          f'leaf {name!r} is no array, but {type(leaf).__name__}: pass the '
+          'arrays of the model alone, by eqx.partition or nnx.split')
     if role != FREEZE and (
         dtype is None or not jnp.issubdtype(dtype, jnp.floating)):
       raise ValueError(

@@ -102,7 +102,8 @@ class Projection:
       ValueError: if P is larger.
     """
     _check_bytes(4 * self.size * self.dim, max_bytes,
-                 f'the dense matrix ({self.size}, {self.dim})')
+                 f'the dense matrix ({self.size}, {self.dim})',
+                 '`apply` and `transpose` need no matrix')
     rows = lax.map(self.apply, jnp.eye(self.dim, dtype=jnp.float32))
     return rows.T
 
@@ -122,7 +123,8 @@ class Projection:
       raise ValueError(
           f'kind={self.kind!r} has hardly a zero to leave out; use to_dense')
     _check_bytes(12 * self.nonzeros, max_bytes,
-                 f'P ({self.size}, {self.dim}) as a BCOO')
+                 f'P ({self.size}, {self.dim}) as a BCOO',
+                 '`apply` and `transpose` need no matrix')
     rows, values = entries(self, _column_keys(self, jnp.arange(self.dim)))
     rows = jnp.broadcast_to(rows, values.shape)
     columns = jnp.broadcast_to(jnp.arange(self.dim)[:, None], rows.shape)
@@ -153,18 +155,19 @@ class _Kind(NamedTuple):
   Attributes:
     core: `(projection, w) -> P w` with columns of norm 1.
     per_column: `(size, dim) -> ` the nonzeros of a column.
+    bytes: `(size, dim) -> ` the working memory of float32 products in bytes,
+      by XLA's account, rounded up.
     entries: `(projection, keys) -> rows, signs` of the columns of these keys,
       both (columns, nonzeros), or one row of rows for all; of sparse kinds.
     published: `(size, dim) -> ` the column norm of the report's code, if any.
-    bytes: `(size, dim) -> ` the working memory in bytes.
   """
 
   core: Callable[[Projection, jax.Array], jax.Array]
   per_column: Callable[[int, int], int]
+  bytes: Callable[[int, int], int]
   entries: Callable[
       [Projection, jax.Array], tuple[jax.Array, jax.Array]] | None = None
   published: Callable[[int, int], float] | None = None
-  bytes: Callable[[int, int], int] = lambda size, dim: 12 * (size + dim)
 
 
 @jax.jit
@@ -269,14 +272,19 @@ def _hadamard(
   return jnp.concatenate(parts)
 
 
+def _fastfood_blocks(size: int, dim: int) -> tuple[int, int]:
+  """Returns `(count, n)`: blocks of n = 2^k rows, the last one truncated."""
+  n = max(_LEAST_BLOCK, 1 << (dim - 1).bit_length())
+  return -(-size // n), n
+
+
 def _fastfood(p: Projection, w: jax.Array) -> jax.Array:
   """Blocks H G Q H S: signs S, a permutation Q, a Gaussian diagonal G.
 
   Entries of H are +1 and -1, so all columns of a block have the norm of G
   times n. Blocks share Q.
   """
-  n = max(_LEAST_BLOCK, 1 << (p.dim - 1).bit_length())
-  count = -(-p.size // n)
+  count, n = _fastfood_blocks(p.size, p.dim)
   keys = jax.random.split(p.key, 3)
   bits = hadamard.random_bits(keys[1], [count * n, p.size])
   gaussian = jax.random.normal(keys[0], (count, n), w.dtype)
@@ -293,9 +301,14 @@ def _fastfood(p: Projection, w: jax.Array) -> jax.Array:
   return hadamard.flip(bits[1], x.reshape(-1)[:p.size])
 
 
+def _srht_block(size: int) -> int:
+  """Returns the rows of the Hadamard matrix that holds so many."""
+  return 1 << (size - 1).bit_length()
+
+
 def _srht(p: Projection, w: jax.Array) -> jax.Array:
   """S' H S of one block as large as P, at d of its columns."""
-  n = 1 << (p.size - 1).bit_length()
+  n = _srht_block(p.size)
   where, how = jax.random.split(p.key)
   bits = hadamard.random_bits(how, [p.dim, p.size])
   x = jnp.zeros(n, w.dtype).at[_strata(where, n, p.dim)].set(
@@ -329,12 +342,17 @@ def _column_keys(p: Projection, columns: jax.Array) -> jax.Array:
       columns.astype(jnp.uint32))
 
 
+def _chunk(dim: int, bytes_each: int) -> int:
+  """Returns how many columns of so many bytes are made at a time."""
+  return max(1, min(dim, _CHUNK_BYTES // bytes_each))
+
+
 def _scan(
     p: Projection, w: jax.Array, bytes_each: int,
     add: Callable[[jax.Array, jax.Array, jax.Array], jax.Array],
 ) -> jax.Array:
   """Adds up columns, some at a time: `add(theta, keys, w)`."""
-  chunk = max(1, min(p.dim, _CHUNK_BYTES // max(1, bytes_each)))
+  chunk = _chunk(p.dim, bytes_each)
   count = -(-p.dim // chunk)
   w = jnp.pad(w, (0, count * chunk - p.dim)).reshape(count, chunk)
 
@@ -424,7 +442,11 @@ def _sparse(
     return lax.optimization_barrier(
         _scan(p, w, 4 * count * w.dtype.itemsize, add))
 
-  return _Kind(core, per_column, entries, published)
+  def needed(size: int, dim: int) -> int:
+    each = 16 * per_column(size, dim)
+    return 8 * (size + dim) + 3 * _chunk(dim, each) * each // 2
+
+  return _Kind(core, per_column, needed, entries, published)
 
 
 def _by_dim(size: int, dim: int) -> int:
@@ -450,19 +472,37 @@ def _gain(size: int, dim: int) -> float:
   return math.sqrt(size / dim)
 
 
+def _per_number(factor: int) -> Callable[[int, int], int]:
+  return lambda size, dim: factor * (size + dim)
+
+
+def _dense_bytes(size: int, dim: int) -> int:
+  each = 4 * size
+  return 8 * (size + dim) + 9 * _chunk(dim, each) * each // 2
+
+
+def _fastfood_bytes(size: int, dim: int) -> int:
+  count, n = _fastfood_blocks(size, dim)
+  return 24 * count * n + 9 * n
+
+
+def _srht_bytes(size: int, dim: int) -> int:
+  return 12 * _srht_block(size) + 5 * (size + dim)
+
+
 _KINDS = {
-    'hadamard': _Kind(_hadamard, _all),
+    'hadamard': _Kind(_hadamard, _all, _per_number(17)),
     'gaussian': _Kind(
-        _dense(jax.random.normal), _all, published=_gain),
+        _dense(jax.random.normal), _all, _dense_bytes, published=_gain),
     'orthonormal': _Kind(
-        _orthonormal, _all,
-        bytes=lambda size, dim: 12 * size * dim),
+        _orthonormal, _all, lambda size, dim: 12 * size * dim),
     'achlioptas': _Kind(
-        _dense(_ternary), lambda size, dim: max(1, round(size / 3))),
+        _dense(_ternary), lambda size, dim: max(1, round(size / 3)),
+        _dense_bytes),
     'very_sparse': _sparse(_by_size),
-    'fastfood': _Kind(_fastfood, _all),
-    'srht': _Kind(_srht, _all),
-    'identity': _Kind(_identity, lambda size, dim: 1),
+    'fastfood': _Kind(_fastfood, _all, _fastfood_bytes),
+    'srht': _Kind(_srht, _all, _srht_bytes),
+    'identity': _Kind(_identity, lambda size, dim: 1, _per_number(8)),
 }
 for _name, _count, _norm, _positive in (
     ('sparse', _by_dim, lambda size, dim: 1.0, False),
@@ -474,12 +514,8 @@ for _name, _count, _norm, _positive in (
         _count, _norm, _nested, _positive)
 
 
-_INSTEAD = ("kind='hadamard' has orthonormal columns, too, and needs memory in "
-            'proportion to size + dim')
-
-
 def _check_bytes(
-    needed: int, max_bytes: int, what: str, instead: str = _INSTEAD) -> None:
+    needed: int, max_bytes: int, what: str, instead: str) -> None:
   if needed > base.positive('max_bytes', max_bytes):
     raise ValueError(
         f'{what} needs {needed} bytes of memory ({needed / 2**30:.3g} GiB), '
@@ -525,7 +561,8 @@ def projection(
       it. None is that of the report's code: $\sqrt{D/d}$ for 'gaussian',
       'sparse2full' and 'sparse_original', $\sqrt{D/2d}$ for 'sparse2', 1 for
       'sparse'; others have none.
-    max_bytes: what the working memory may be, in bytes.
+    max_bytes: what the working memory of a product may be, in bytes, for
+      float32.
 
   Returns:
     A Projection.
@@ -574,9 +611,10 @@ def projection(
     raise ValueError(
         f'column_norm={column_norm} must lie between {_LEAST:.2g} and '
         f'{_MOST:.2g}, as float32 does')
-  by_layers = 'allow that much, or project the layers one by one (per_layer)'
-  _check_bytes(
-      known.bytes(size, dim), max_bytes,
-      f'kind={kind!r} of size={size} and dim={dim}',
-      _INSTEAD if kind == 'orthonormal' else by_layers)
+  instead = 'allow that much, or project the layers one by one (per_layer)'
+  if kind == 'orthonormal':
+    instead = ("kind='hadamard' has orthonormal columns, too, and needs memory "
+               'in proportion to size + dim')
+  _check_bytes(known.bytes(size, dim), max_bytes,
+               f'kind={kind!r} of size={size} and dim={dim}', instead)
   return Projection(key, kind, size, dim, norm)

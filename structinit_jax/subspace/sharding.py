@@ -14,7 +14,7 @@ import numpy as np
 
 from structinit_jax.subspace import projections
 
-__all__ = ['apply', 'check', 'known']
+__all__ = ['apply', 'check', 'known', 'put']
 
 
 def check(name: str, shape: tuple[int, ...], sharding: Any) -> None:
@@ -25,6 +25,16 @@ def check(name: str, shape: tuple[int, ...], sharding: Any) -> None:
     raise ValueError(
         f'sharding of leaf {name!r} is {sharding!r}; it must be a '
         'jax.sharding.NamedSharding, or None')
+  if isinstance(sharding, jax.sharding.NamedSharding):
+    if jax.P.UNCONSTRAINED in sharding.spec:
+      raise ValueError(
+          f'sharding of leaf {name!r} leaves an axis open, {sharding.spec}; '
+          'None is an axis that is not divided')
+    if (isinstance(sharding.mesh, jax.sharding.AbstractMesh)
+        and jax.sharding.get_abstract_mesh().empty):
+      raise ValueError(
+          f'sharding of leaf {name!r} is on {sharding.mesh}, without devices; '
+          'give that of a Mesh, or set one by jax.set_mesh')
   try:
     sharding.shard_shape(shape)
   except (IndexError, ValueError) as error:  # a spec too long is the first
@@ -35,8 +45,26 @@ def check(name: str, shape: tuple[int, ...], sharding: Any) -> None:
 
 def known(leaf: jax.Array) -> Any:
   """Returns the sharding of an array, as far as it is known under `jax.jit`."""
+  if jax.sharding.get_abstract_mesh().manual_axes:
+    return None  # inside a shard_map every device has what it is given
   leaf = jax.typeof(leaf) if isinstance(leaf, jax.core.Tracer) else leaf
   return getattr(leaf, 'sharding', None)
+
+
+def put(leaf: jax.Array, sharding: Any) -> jax.Array:
+  """Returns an array as a sharding, if there is one, divides it."""
+  if sharding is None:
+    return leaf
+  if not isinstance(sharding, jax.sharding.NamedSharding):
+    return jax.device_put(leaf, sharding)
+  if not (isinstance(leaf, jax.core.Tracer)
+          or isinstance(sharding.mesh, jax.sharding.AbstractMesh)):
+    return jax.device_put(leaf, sharding)
+  explicit = _explicit(sharding)
+  auto = _part(sharding, jax.sharding.AxisType.Auto)
+  if explicit is not None:
+    leaf = jax.sharding.reshard(leaf, explicit)
+  return leaf if auto is None else lax.with_sharding_constraint(leaf, auto)
 
 
 def apply(
@@ -113,10 +141,16 @@ def _explicit(sharding: Any) -> jax.sharding.NamedSharding | None:
   """Returns what a sharding says of explicit axes, if its mesh has any."""
   if not isinstance(sharding, jax.sharding.NamedSharding):
     return None
+  return _part(sharding, jax.sharding.AxisType.Explicit)
+
+
+def _part(
+    sharding: jax.sharding.NamedSharding, kind: jax.sharding.AxisType
+) -> jax.sharding.NamedSharding | None:
+  """Returns what a sharding says of axes of a kind, if its mesh has any."""
   mesh = sharding.mesh
-  asked = [name for name, kind in zip(
-      mesh.axis_names, mesh.axis_types, strict=True)
-           if kind == jax.sharding.AxisType.Explicit]
+  asked = [name for name, each in zip(
+      mesh.axis_names, mesh.axis_types, strict=True) if each == kind]
   if not asked:
     return None
   spec = [tuple(name for name in _names(sharding.spec, axis) if name in asked)

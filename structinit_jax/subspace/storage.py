@@ -51,7 +51,8 @@ def save(path: str | os.PathLike[str], subspace: training.Subspace) -> None:
     subspace: `dataclasses.replace(subspace, w=w)` after training.
 
   Raises:
-    ValueError: if it is no Subspace.
+    ValueError: if it is no Subspace, its coordinates do not fit it, or inside
+      of a jitted function.
     OSError: if the file cannot be written.
 
   Example:
@@ -72,6 +73,12 @@ def save(path: str | os.PathLike[str], subspace: training.Subspace) -> None:
     raise ValueError(
         f'{type(subspace).__name__} is no Subspace, what `reparameterize` '
         'returns')
+  training.check_like('w', subspace.w, subspace.plan.zeros(
+      jax.tree.leaves(subspace.origin)))
+  if any(isinstance(leaf, jax.core.Tracer)
+         for leaf in jax.tree.leaves(subspace)):
+    raise ValueError(
+        'the coordinates are traced: call `save` outside of jitted functions')
   names, leaves, _ = tree.flatten_with_names(subspace.w)
   arrays = [files.little_endian(leaf) for leaf in leaves]
   impl, key = _key_data(subspace.key)

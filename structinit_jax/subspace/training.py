@@ -17,7 +17,9 @@ from structinit_jax.subspace import plans
 from structinit_jax.subspace import projections
 from structinit_jax.subspace import sharding
 
-__all__ = ['Subspace', 'WithinState', 'reparameterize', 'within']
+__all__ = [
+    'Subspace', 'WithinState', 'check_like', 'reparameterize', 'within',
+]
 
 Rules = Sequence[tuple[str, str]]
 _EVERYTHING = (('.*', plans.PROJECT),)
@@ -56,35 +58,27 @@ class Subspace:
 
     Args:
       w: of the structure of `self.w`, the default.
-      shardings: a tree like `origin` of `jax.sharding.NamedSharding`s of one
-        mesh, or None in place of some. A device then makes the blocks of
-        'hadamard' that hold entries of its own, and nothing is sent. None for
-        all: those of `origin`, where they are known, as they are outside of
-        `jax.jit`, for a constant in it, and on a mesh of explicit axes;
-        elsewhere XLA divides the work, less well.
+      shardings: a tree like `origin`, of `jax.sharding.Sharding`s of the
+        result, or None in place of some. Are they `NamedSharding`s of one mesh,
+        a device makes the blocks of 'hadamard' that hold entries of its own,
+        and nothing is sent. None for all: those of `origin`, where they are
+        known, as they are outside of `jax.jit`, for a constant in it, and on a
+        mesh of explicit axes; elsewhere XLA divides the work, less well.
 
     Returns:
       A tree like `origin`.
 
     Raises:
-      ValueError: for a `w` of another structure, or other shapes or dtypes, and
-        for shardings that do not fit.
+      ValueError: for a `w` of another structure, of other shapes or not
+        floating-point, and for shardings that do not fit.
     """
     w = self.w if w is None else w
-    _check_like('w', w, self.w)
+    check_like('w', w, self.w)
     for leaf in jax.tree.leaves(w):
       base.compute_dtype(getattr(leaf, 'dtype', type(leaf)))
-    names, leaves, treedef = tree.flatten_with_names(self.origin)
-    if shardings is not None:
-      shardings, found = jax.tree.flatten(
-          shardings, is_leaf=lambda x: x is None)
-      if found != treedef:
-        raise ValueError(
-            f'shardings of structure {found} must be like the parameters, '
-            f'{treedef}')
-      for name, leaf, where in zip(names, leaves, shardings, strict=True):
-        sharding.check(name, leaf.shape, where)
-    return treedef.unflatten(self.plan.shift(self.key, w, leaves, shardings))
+    _, leaves, treedef = tree.flatten_with_names(self.origin)
+    return treedef.unflatten(self.plan.shift(
+        self.key, w, leaves, _flat_shardings(shardings, self.origin)))
 
   def project(self, grads: base.PyTree) -> plans.Coordinates:
     """Returns the gradient by `w` of a gradient by the parameters, `P^T g`.
@@ -98,23 +92,38 @@ class Subspace:
     Raises:
       ValueError: for a tree of another structure, or other shapes.
     """
-    _check_like('grads', grads, self.origin)
+    check_like('grads', grads, self.origin)
     return self.plan.project(self.key, tree.flatten_with_names(grads)[1])
 
 
-def _check_like(what: str, given: base.PyTree, like: base.PyTree) -> None:
+def check_like(what: str, given: base.PyTree, like: base.PyTree) -> None:
   """Checks that a tree has the structure, and leaves the shapes, of another."""
   structure, wanted = jax.tree.structure(given), jax.tree.structure(like)
   if structure != wanted:
     raise ValueError(
-        f'{what} of structure {structure} must be like that of '
-        f'`reparameterize`, {wanted}')
+        f'{what} of structure {structure} must be of the structure {wanted}')
   for name, x, want in zip(*tree.flatten_with_names(given)[:2],
                            jax.tree.leaves(like), strict=True):
     if np.shape(x) != want.shape:
       raise ValueError(
           f'leaf {name!r} of {what} has shape {np.shape(x)}; it must be '
           f'{want.shape}')
+
+
+def _flat_shardings(
+    shardings: base.PyTree, params: base.PyTree) -> list[Any] | None:
+  """Returns the shardings of all leaves, checked, or None."""
+  if shardings is None:
+    return None
+  names, leaves, treedef = tree.flatten_with_names(params)
+  found, structure = jax.tree.flatten(shardings, is_leaf=lambda x: x is None)
+  if structure != treedef:
+    raise ValueError(
+        f'shardings of structure {structure} must be like the parameters, '
+        f'{treedef}')
+  for name, leaf, where in zip(names, leaves, found, strict=True):
+    sharding.check(name, leaf.shape, where)
+  return found
 
 
 def reparameterize(
@@ -139,7 +148,7 @@ def reparameterize(
     rules: ordered pairs (regex of a leaf's name, role): 'project', 'train' (as
       it is) or 'freeze'. The first full match counts.
     column_norm: of P; see `projection`.
-    max_bytes: what a projection may take.
+    max_bytes: as of `projection`, for each.
 
   Returns:
     A Subspace, with `w = 0`: `expand()` gives `params`.
@@ -194,8 +203,8 @@ def within(
     key: base.Key, optimizer: optax.GradientTransformation, dim: int, *,
     projection: str = 'hadamard', per_layer: bool | str = False,
     rules: Rules = _EVERYTHING, column_norm: float | None = 1.0,
-    max_bytes: int = projections.MAX_BYTES,
-) -> optax.GradientTransformation:
+    max_bytes: int = projections.MAX_BYTES, shardings: base.PyTree = None,
+) -> optax.GradientTransformationExtraArgs:
   """Keeps any training loop in a random subspace.
 
   The optimizer sees the gradient by the coordinates, and its update of them is
@@ -207,19 +216,23 @@ def within(
     key: a JAX PRNG key, of the projections. It is in the state, so `init` may
       be mapped over keys.
     optimizer: of the coordinates; weight decay pulls these, and so the
-      parameters, to where they started.
+      parameters, to where they started. Further arguments of its `update`, such
+      as a loss, reach it as they are: a line search, which asks for a function
+      of the coordinates, is for `reparameterize`.
     dim: as of `reparameterize`; so are the others.
     projection: the kind.
     per_layer: how `dim` is divided.
     rules: what is projected.
     column_norm: of P.
-    max_bytes: what a projection may take.
+    max_bytes: as of `projection`, for each.
+    shardings: of the parameters and their updates, as of `Subspace.expand`.
 
   Returns:
     An optax transformation; its state has the coordinates, `state.w`.
 
   Raises:
-    ValueError: as by `reparameterize`, from its `init`.
+    ValueError: as by `reparameterize`, from its `init`; from its `update` for
+      gradients that are not like the parameters it is given.
 
   Example:
     >>> import jax, jax.numpy as jnp, optax, structinit_jax as si
@@ -238,6 +251,7 @@ def within(
     raise ValueError(
         f'optimizer={optimizer!r} must be an optax.GradientTransformation, '
         'such as optax.sgd(0.1)')
+  inner_optimizer = optax.with_extra_args_support(optimizer)
 
   def plan_of(params: base.PyTree) -> plans.Plan:
     return plans.plan(
@@ -247,20 +261,25 @@ def within(
   def init(params: base.PyTree) -> WithinState:
     _, leaves, _ = tree.flatten_with_names(params)
     w = plan_of(params).zeros([jnp.asarray(leaf) for leaf in leaves])
-    return WithinState(key, w, optimizer.init(w))
+    # A copy: a state that is donated does not take the caller's key with it.
+    return WithinState(jnp.copy(key), w, optimizer.init(w))
 
   def update(
-      updates: base.PyTree, state: optax.OptState, params: base.PyTree = None
+      updates: base.PyTree, state: optax.OptState, params: base.PyTree = None,
+      **extra: Any
   ) -> tuple[base.PyTree, optax.OptState]:
-    del params
+    if params is not None:
+      check_like('updates', updates, params)
     now: Any = state
     plan = plan_of(updates)
+    where = _flat_shardings(shardings, updates)
     _, grads, treedef = tree.flatten_with_names(updates)
-    found: Any = optimizer.update(
-        plan.project(now.key, grads), now.inner, now.w)
+    found: Any = inner_optimizer.update(
+        plan.project(now.key, grads, where), now.inner, now.w, **extra)
     steps, inner = found
-    moved = plan.shift(now.key, steps, [jnp.zeros_like(g) for g in grads])
+    moved = plan.shift(
+        now.key, steps, [jnp.zeros_like(g) for g in grads], where)
     w: Any = optax.apply_updates(now.w, steps)
     return treedef.unflatten(moved), WithinState(now.key, w, inner)
 
-  return optax.GradientTransformation(init, update)
+  return optax.GradientTransformationExtraArgs(init, update)

@@ -109,6 +109,34 @@ def test_the_command_searches(searched):
       2 + len(tried))
 
 
+@pytest.mark.parametrize('low, crossed', [(70., 3), (97., 2)])
+def test_an_interval_is_of_all_seeds(monkeypatch, tmp_path, low, crossed):
+  """A seed that reaches the share wherever it is tried has no crossing."""
+  accuracy = {100: (low, 60., 62.), 200: (98., 83., 82.), 400: (98., 88., 89.)}
+
+  def compare(config, workdir):
+    del workdir
+    entry = config.initializers[-1]
+    found = (accuracy[int(entry.split()[0])] if 'dimensions' in entry
+             else (100., 90., 90.))
+    return [{'initializer': entry.split(' =')[0], 'seed': seed,
+             'final_accuracy': value / 100} for seed, value in enumerate(found)]
+
+  monkeypatch.setattr(intrinsic_dimension.sweep, 'compare', compare)
+  found = intrinsic_dimension.find(
+      dimension.get_config('digits,fc'), tmp_path, [100, 200, 400], 0.9)
+  assert sum(d is not None for d in found['crossings']) == crossed
+  known = crossed == 3
+  assert (found['crossing'] is not None) == known
+  assert (found['interval'] != [None, None]) == known
+
+
+@pytest.mark.parametrize('text', ['10', '10,20,30', '10,x', '10,'])
+def test_ranges_that_are_refused(text):
+  with pytest.raises(ValueError, match=f'--range={text} must be two dimens'):
+    intrinsic_dimension.ends(text.split(','))
+
+
 def test_a_search_without_result_is_drawn():
   rows = [{'d': 10, 'accuracy %': 50.0, '± %': math.nan}]
   assert figures.dimension_plot({

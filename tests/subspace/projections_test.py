@@ -265,6 +265,21 @@ def test_bad_requests(kwargs, message):
     projections.projection(**kwargs)
 
 
+@pytest.mark.parametrize(
+    'kind', [k for k in projections._KINDS if k != 'orthonormal'])
+def test_memory_is_what_is_asked_of(kind):
+  """What the bound of `max_bytes` is compared with is no less than XLA's."""
+  for size, dim in ((100_000, 300), (40_000, 39_000)):
+    p = projections.projection(kind, KEY, size, dim)
+    needed = projections._KINDS[kind].bytes(size, dim)
+    for function, n in ((projections.Projection.apply, dim),
+                        (projections.Projection.transpose, size)):
+      compiled = jax.jit(function).lower(
+          p, jax.ShapeDtypeStruct((n,), jnp.float32)).compile()
+      used = compiled.memory_analysis().temp_size_in_bytes
+      assert used <= needed + 4096
+
+
 def test_bad_operands():
   p = make('hadamard', 100, 5)
   with pytest.raises(ValueError, match=r'w of shape \(6,\) must have'):

@@ -284,6 +284,91 @@ def test_devices_make_rows_of_their_own(kind, axis_types):
     np.testing.assert_allclose(flat(divided), flat(grads), atol=2e-5)
 
 
+@pytest.mark.parametrize('kind, dim', [
+    ('hadamard', 30), ('hadamard', 900), ('srht', 30)])
+def test_results_have_the_shardings_that_are_given(kind, dim):
+  params = {name: jnp.ones(shape) for name, (shape, _) in DIVIDED.items()}
+  mesh = jax.make_mesh(
+      (4, 2), ('x', 'y'), axis_types=(jax.sharding.AxisType.Auto,) * 2)
+  split = {name: NamedSharding(mesh, spec)
+           for name, (_, spec) in DIVIDED.items()}
+  subspace = si.subspace.reparameterize(KEY, params, dim, projection=kind)
+  w = drawn(subspace)
+  want = subspace.expand(w)
+  for got in (subspace.expand(w, split),
+              jax.jit(lambda w: subspace.expand(w, split))(w)):
+    equal(got, want)
+    assert all(got[name].sharding.is_equivalent_to(split[name], x.ndim)
+               for name, x in params.items())
+  third = jax.sharding.SingleDeviceSharding(jax.devices()[3])
+  got = subspace.expand(w, split | {'bias': third, 'scale': None})
+  equal(got, want)
+  assert got['bias'].sharding == third
+
+
+def test_within_sends_coordinates_alone():
+  """Of sharded parameters: one sum over devices, of d numbers."""
+  params = {'k': jax.random.normal(KEY, (64, 48)), 'b': jnp.ones(16)}
+  mesh = jax.make_mesh((8,), ('d',), axis_types=(jax.sharding.AxisType.Auto,))
+  split = {'k': NamedSharding(mesh, PartitionSpec('d')),
+           'b': NamedSharding(mesh, PartitionSpec())}
+
+  def update(params, shardings):
+    optimizer = si.subspace.within(
+        KEY, optax.sgd(0.1), 8, shardings=shardings)
+    step = jax.jit(optimizer.update)
+    args = params, optimizer.init(params), params
+    return step(*args)[0], step.lower(*args).compile().as_text()
+
+  want, _ = update(params, None)
+  got, text = update(jax.device_put(params, split), split)
+  jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-6),
+               got, want)
+  assert got['k'].sharding == split['k']
+  assert text.count('all-reduce(') == 1
+  assert not any(f'{name}(' in text for name in (
+      'all-gather', 'all-to-all', 'collective-permute'))
+
+
+def test_inside_a_shard_map_every_device_has_all():
+  mesh = jax.make_mesh((8,), ('d',), axis_types=(jax.sharding.AxisType.Auto,))
+  params = jax.device_put(
+      tree_of(), NamedSharding(mesh, PartitionSpec()))
+  subspace = si.subspace.reparameterize(KEY, params, 30)
+  w = drawn(subspace)
+  got = jax.shard_map(
+      subspace.expand, mesh=mesh, in_specs=PartitionSpec(),
+      out_specs=PartitionSpec(), check_vma=False)(w)
+  equal(got, subspace.expand(w))
+
+
+def test_donated_coordinates_leave_parameters_and_keys():
+  rules = [('.*bias', 'train'), ('.*', 'project')]
+  params, key = tree_of(), jax.random.key(3)
+  subspace = si.subspace.reparameterize(key, params, 9, rules=rules)
+  optimizer = si.subspace.within(key, optax.adam(0.1), 9, rules=rules)
+  state = optimizer.init(params)
+  forget = jax.jit(lambda x: jax.tree.map(
+      lambda x: x if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x + 1,
+      x), donate_argnums=0)
+  forget((subspace.w, state))
+  assert not any(x.is_deleted() for x in jax.tree.leaves(params))
+  jax.random.split(key)
+
+
+def test_further_arguments_reach_the_optimizer():
+  by_loss = optax.GradientTransformationExtraArgs(
+      lambda w: optax.EmptyState(),
+      lambda g, state, w, *, loss: (
+          jax.tree.map(lambda x: loss * x, g), state))
+  optimizer = si.subspace.within(KEY, optax.chain(optax.sgd(1.), by_loss), 9)
+  params = tree_of()
+  state = optimizer.init(params)
+  once, twice = (optimizer.update(params, state, params, loss=loss)[0]
+                 for loss in (1., 2.))
+  equal(twice, jax.tree.map(lambda x: 2 * x, once))
+
+
 def digest(kind):
   subspace = si.subspace.reparameterize(KEY, tree_of(), 30, projection=kind)
   found = subspace.expand(drawn(subspace))
@@ -317,11 +402,16 @@ def test_another_key_is_another_subspace():
     ({'dim': 809}, 'dim=809 must lie between .*works is 808'),
     ({'dim': 1, 'per_layer': True}, r'between 2 \(one a layer\).*works is 2'),
     ({'dim': 'x'}, "dim='x' must be an integer"),
+    ({'dim': True}, 'dim=True must be an integer'),
+    ({'column_norm': True}, 'column_norm=True must be'),
     ({'params': {}}, 'the tree has no parameters'),
     ({'params': {'a': jnp.ones((0, 3))}}, 'no rule projects a parameter'),
     ({'params': {'a': jnp.ones(9), 'n': jnp.ones(3, int)}},
      "leaf 'n' of dtype int32: .*add a rule .'n', 'freeze'."),
-    ({'params': {'a': jnp.ones(9), 'n': 'text'}}, "leaf 'n' of dtype str"),
+    ({'params': {'a': jnp.ones(9), 'n': 3}}, "leaf 'n' of dtype int: .*add a"),
+    ({'params': {'a': jnp.ones(9), 'n': jnp.tanh},
+      'rules': [('n', 'freeze'), ('.*', 'project')]},
+     "leaf 'n' is no array, .*: pass the arrays of the model alone"),
     ({'rules': [('.*', 'freeze')]}, 'no rule projects a parameter'),
     ({'rules': [('.*', 'freezes')]}, "a role is 'project', 'train' or"),
     ({'rules': [('stem/.*', 'project')]}, 'no rule covers 2 of 4 leaves'),
@@ -353,10 +443,15 @@ def test_bad_requests(kwargs, message):
     (lambda sharding: [None], 'shardings of structure .* must be'),
     (lambda sharding: {'k': PartitionSpec()}, "of leaf 'k' is .* must be a"),
     (lambda sharding: {'k': sharding('d')}, "leaf 'k' of shape .* cannot have"),
-    (lambda sharding: {'k': sharding(None, None, 'd')}, "leaf 'k' of shape")])
+    (lambda sharding: {'k': sharding(None, None, 'd')}, "leaf 'k' of shape"),
+    (lambda sharding: {'k': sharding(PartitionSpec.UNCONSTRAINED)},
+     "sharding of leaf 'k' leaves an axis open"),
+    (lambda sharding: {'k': NamedSharding(
+        sharding().mesh.abstract_mesh, PartitionSpec())},
+     "sharding of leaf 'k' is on .* without devices")])
 def test_bad_shardings(change, message):
   subspace = si.subspace.reparameterize(KEY, {'k': jnp.ones((20, 6))}, 9)
-  mesh = jax.make_mesh((8,), ('d',))
+  mesh = jax.make_mesh((8,), ('d',), axis_types=(jax.sharding.AxisType.Auto,))
   with pytest.raises(ValueError, match=message):
     subspace.expand(shardings=change(
         lambda *names: NamedSharding(mesh, PartitionSpec(*names))))
@@ -370,6 +465,17 @@ def test_other_bad_arguments(file):
     si.subspace.within(KEY, 'sgd', 3)
   with pytest.raises(ValueError, match='dict is no Subspace'):
     si.subspace.save(file, {})
+  params = tree_of()
+  subspace = si.subspace.reparameterize(KEY, params, 4)
+  for w in (jnp.ones(4), {'projected': {'all': jnp.ones(5)}, 'trained': {}}):
+    with pytest.raises(ValueError, match=r'w (of structure|has shape)'):
+      si.subspace.save(file, dataclasses.replace(subspace, w=w))
+  with pytest.raises(ValueError, match='call `save` outside of jitted'):
+    jax.jit(functools.partial(si.subspace.save, file))(subspace)
+  assert not os.path.exists(file)
+  optimizer = si.subspace.within(KEY, optax.sgd(1.), 4)
+  with pytest.raises(ValueError, match='updates of structure'):
+    optimizer.update(params['stem'], optimizer.init(params), params)
 
 
 def test_bad_coordinates():

@@ -20,7 +20,8 @@ Ours, `report`, 5 seeds, beside what the report has on CIFAR-10, in percent:
     sparse             76.40   42.5 to 43.2
     sparse_original    68.60   34.1
 
-and 97.35 with all parameters trained: the same ranking.
+and 97.35 with all parameters trained: the report's order, but that its sparse2
+and sparse overlap.
 (`experiments/published/subspace/variants_report/table.md`)
 
 Ours, `matched`, 5 seeds: with columns of norm 10 and supports of their own all
@@ -29,7 +30,7 @@ random projections are within 0.4 points of each other, 90.38 (fastfood) to
 84.04 (sparse and sparse2full, one kind at one norm), 80.69 (sparse2) and 65.19
 (sparse_original). (`experiments/published/subspace/variants_matched/table.md`)
 `digits`: 81.2 (sparse) to 82.7 (very_sparse, fastfood), with the Gaussian 81.3,
-less apart than seeds are, +-1.2 to +-3.6; the weights themselves 72.6.
+1.5 apart with seeds +-1.2 to +-3.6; the weights themselves 72.6.
 (`experiments/published/subspace/variants_digits/table.md`)
 """
 
