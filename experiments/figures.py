@@ -245,6 +245,8 @@ def dimension_plot(found: Mapping[str, Any]) -> bytes:
   Returns:
     A PNG.
   """
+  from matplotlib import ticker
+
   rows = found['tried']
   dims = [row['d'] for row in rows]
   error = np.nan_to_num([row['± %'] for row in rows])
@@ -263,6 +265,9 @@ def dimension_plot(found: Mapping[str, Any]) -> bytes:
       axis.axvline(found['dimension'], color='0.6', linestyle=':',
                    label=f'd = {found["dimension"]}')
     axis.set_xscale('log')
+    plain = ticker.LogFormatter(minor_thresholds=(2, 0.5))
+    axis.xaxis.set_major_formatter(plain)
+    axis.xaxis.set_minor_formatter(plain)
     axis.set_xlabel('dimensions of the subspace')
     axis.set_ylabel('test accuracy, %')
     axis.legend(loc='lower right')

@@ -38,9 +38,10 @@ may sum in another order.
 
 **Sharded parameters.** A device makes the blocks of 'hadamard' that hold rows
 of its own, and nothing is sent but gradients by w, for parameters whose
-shardings are known, or given to `expand` and `within`. Of an array that is divided along its first axes it makes its
-share, and less than two blocks more a piece; of others it makes all and keeps a
-part. The other kinds are made whole, or as XLA divides them.
+shardings are known, or given to `expand` and `within`. Of an array that is
+divided along its first axes it makes its share, and less than two blocks more a
+piece; of others it makes all and keeps a part. The other kinds are made whole,
+or as XLA divides them.
 
 **Errata** of Minut's report and its code, each shown by a test in
 `tests/subspace`:
