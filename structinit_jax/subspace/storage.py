@@ -73,8 +73,8 @@ def save(path: str | os.PathLike[str], subspace: training.Subspace) -> None:
     raise ValueError(
         f'{type(subspace).__name__} is no Subspace, what `reparameterize` '
         'returns')
-  training.check_like('w', subspace.w, subspace.plan.zeros(
-      jax.tree.leaves(subspace.origin)))
+  training.check_like('w', subspace.w, jax.eval_shape(
+      subspace.plan.zeros, jax.tree.leaves(subspace.origin)))
   if any(isinstance(leaf, jax.core.Tracer)
          for leaf in jax.tree.leaves(subspace)):
     raise ValueError(

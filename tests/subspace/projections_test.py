@@ -267,8 +267,8 @@ def test_bad_requests(kwargs, message):
 
 @pytest.mark.parametrize(
     'kind', [k for k in projections._KINDS if k != 'orthonormal'])
-def test_memory_is_what_is_asked_of(kind):
-  """What the bound of `max_bytes` is compared with is no less than XLA's."""
+def test_the_memory_that_is_counted_suffices(kind):
+  """What is compared with `max_bytes` is no less than what XLA allocates."""
   for size, dim in ((100_000, 300), (40_000, 39_000)):
     p = projections.projection(kind, KEY, size, dim)
     needed = projections._KINDS[kind].bytes(size, dim)

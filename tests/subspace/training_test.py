@@ -333,7 +333,8 @@ def test_within_sends_coordinates_alone():
 def test_inside_a_shard_map_every_device_has_all():
   mesh = jax.make_mesh((8,), ('d',), axis_types=(jax.sharding.AxisType.Auto,))
   params = jax.device_put(
-      tree_of(), NamedSharding(mesh, PartitionSpec()))
+      {'k': jax.random.normal(KEY, (40, 16))},
+      NamedSharding(mesh, PartitionSpec('d')))
   subspace = si.subspace.reparameterize(KEY, params, 30)
   w = drawn(subspace)
   got = jax.shard_map(
