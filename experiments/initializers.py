@@ -342,14 +342,14 @@ def _kmeans(
     select: str | None = None, scale: str = 'variance', patches: int = 16384,
     iterations: int = 30, temperature: float = 0.5, ridge: float = 1.0,
     steps: int = 10_000, learning_rate: float = 1e-3, penalty: float = 100.0,
-    start: str = 'rest',
+    decay: bool = False, start: str = 'rest',
 ) -> Recipe:
   """Filters that are clusters of what layers see in training images."""
   return _sees(body, images, functools.partial(
       si.kmeans.joint, method=method, select=select, scale=scale,
       patches=patches, iterations=iterations, temperature=temperature,
       ridge=ridge, steps=steps, learning_rate=learning_rate, penalty=penalty,
-      start=start))
+      decay=decay, start=start))
 
 
 def _lsuv(images: int = 256, body: str = 'he_normal') -> Recipe:

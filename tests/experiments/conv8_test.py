@@ -13,6 +13,7 @@ from experiments import models
 from experiments import registry
 from experiments import train
 from experiments.configs import default
+from experiments.configs.kmeans import table2
 import structinit_jax as si
 
 KEY = jax.random.key(0)
@@ -21,6 +22,24 @@ KEY = jax.random.key(0)
 def count(model):
   shapes = jax.eval_shape(model.init, KEY, jnp.zeros((1, 32, 32, 3)))['params']
   return sum(leaf.size for leaf in jax.tree.leaves(shapes))
+
+
+@pytest.mark.parametrize('optimizer', ['sgd', 'adam'])
+def test_a_short_table_trains_as_the_full_one(optimizer):
+  full, short = (table2.get_config(name)
+                 for name in (optimizer, f'{optimizer},short'))
+  changed = {name for name in full if full[name] != short[name]}
+  assert changed == {
+      'title', 'train_size', 'epochs', 'schedule', 'initializers'}
+  assert short.epochs * short.train_size == 200 * short.batch_size
+  for entry in short.initializers:
+    initializers.make(entry)
+
+
+@pytest.mark.parametrize('wrong', ['rmsprop', 'sgd,long', ''])
+def test_other_tables_are_refused(wrong):
+  with pytest.raises(ValueError, match='unknown; use sgd or adam, alone or'):
+    table2.get_config(wrong)
 
 
 def test_shapes_are_those_of_table_1():
