@@ -10,6 +10,7 @@ import jax.numpy as jnp
 __all__ = ['conv_general_dilated']
 
 _PLAIN = (None, 1, (1, 1))
+_PIXELS = 64  # of a window, from which it is made one axis after the other
 
 
 def conv_general_dilated(
@@ -79,9 +80,20 @@ def _patches_times_matrix(
   sh, sw = strides
   rows = (height + top + bottom - windows[0]) // sh + 1
   columns = (width + left + right - windows[1]) // sw + 1
-  patches = [
-      lax.slice(x, (0, i, j, 0),
-                (batch, i + (rows - 1) * sh + 1, j + (columns - 1) * sw + 1,
-                 c_in), (1, sh, sw, 1))
-      for i in range(0, kh * dh, dh) for j in range(0, kw * dw, dw)]
-  return jnp.concatenate(patches, axis=-1) @ kernel.reshape(-1, c_out)
+  down, across = range(0, kh * dh, dh), range(0, kw * dw, dw)
+  if kh * kw < _PIXELS:
+    patches = [
+        lax.slice(x, (0, i, j, 0),
+                  (batch, i + (rows - 1) * sh + 1, j + (columns - 1) * sw + 1,
+                   c_in), (1, sh, sw, 1)) for i in down for j in across]
+    return jnp.concatenate(patches, axis=-1) @ kernel.reshape(-1, c_out)
+  # XLA computes again in every slice whatever elementwise made the images.
+  wide = jnp.concatenate([
+      lax.slice(x, (0, 0, j, 0),
+                (*x.shape[:2], j + (columns - 1) * sw + 1, c_in),
+                (1, 1, sw, 1)) for j in across], axis=-1)
+  return sum(
+      lax.slice(wide, (0, i, 0, 0),
+                (batch, i + (rows - 1) * sh + 1, columns, kw * c_in),
+                (1, sh, 1, 1)) @ row.reshape(-1, c_out)
+      for i, row in zip(down, kernel, strict=True))

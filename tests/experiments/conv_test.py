@@ -52,10 +52,11 @@ def _check(x, kernel, strides, paddings, dilation=None):
       np.testing.assert_allclose(a, b, atol=3e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize('window', [(3, 3), (8, 9)])
 @pytest.mark.parametrize('strides, size', [
-    ((1, 1), (8, 8)), ((2, 2), (8, 8)), ((2, 2), (7, 9)), ((3, 1), (7, 8))])
-def test_strides_paddings_and_odd_sizes(strides, size):
-  x, kernel = _draw((2, *size, 3), (3, 3, 3, 4))
+    ((1, 1), (8, 10)), ((2, 2), (8, 9)), ((2, 2), (9, 11)), ((3, 1), (9, 10))])
+def test_strides_paddings_and_odd_sizes(window, strides, size):
+  x, kernel = _draw((2, *size, 3), (*window, 3, 4))
   _check(x, kernel, strides, ['SAME', 'VALID', 'SAME_LOWER', PAIRS])
 
 
