@@ -25,7 +25,7 @@ from experiments import summary
 import structinit_jax as si
 
 __all__ = [
-    'dimension_plot', 'distance_matrices', 'excess_plot',
+    'dimension_plot', 'distance_matrices', 'excess_plot', 'filter_pictures',
     'kernel_distributions', 'kernel_pictures', 'learning_curves', 'main',
     'packing_pictures', 'strip_plot',
 ]
@@ -493,19 +493,47 @@ def kernel_pictures(folder: pathlib.Path, groups: Groups) -> bytes | None:
       row[0].set_ylabel(_plain(label).replace(', ', ',\n'), rotation=0,
                         ha='right', va='center')
       for axis, tiles in zip(row, pair, strict=True):
-        bound = np.max(np.abs(tiles), initial=0, where=np.isfinite(tiles))
-        bound = bound if bound > 0 else 1.0
-        axis.set_xticks([])
-        axis.set_yticks([])
+        bound = _show(axis, tiles)
         axis.set_title(f'largest |weight| {bound:.2g}', fontsize=8, pad=2)
-        axis.set_facecolor('0.6')
-        if tiles.shape[2] == 3:
-          axis.imshow(np.nan_to_num(0.5 + tiles / (2 * bound), nan=1.0))
-        else:
-          axis.imshow(tiles[..., 0], cmap='RdBu_r', vmin=-bound, vmax=bound)
     axes[-1, 0].set_xlabel('before training')
     axes[-1, 1].set_xlabel('after training')
   return image[0]
+
+
+def filter_pictures(kernels: Mapping[str, np.ndarray]) -> bytes:
+  """Draws filters, each as strong as it can be, a row a kernel.
+
+  Args:
+    kernels: arrays `(height, width, in, out)` by label, all of one shape.
+
+  Returns:
+    A PNG.
+  """
+  tiles = {}
+  for label, kernel in kernels.items():
+    largest = np.abs(kernel).max((0, 1, 2))
+    tiles[label] = _mosaic(kernel / np.where(largest > 0, largest, 1), 16)
+  height, width = next(iter(tiles.values())).shape[:2]
+  with _figure(10, (8 * height / width + 0.2) * len(tiles)) as (figure, image):
+    axes = figure.subplots(len(tiles), squeeze=False)[:, 0]
+    for axis, (label, picture) in zip(axes, tiles.items(), strict=True):
+      axis.set_ylabel(_plain(label), rotation=0, ha='right', va='center')
+      _show(axis, picture)
+  return image[0]
+
+
+def _show(axis: Any, tiles: np.ndarray) -> float:
+  """Draws a mosaic, and returns the weight of its strongest colour."""
+  bound = float(np.max(np.abs(tiles), initial=0, where=np.isfinite(tiles)))
+  bound = bound if bound > 0 else 1.0
+  axis.set_xticks([])
+  axis.set_yticks([])
+  axis.set_facecolor('0.6')
+  if tiles.shape[2] == 3:
+    axis.imshow(np.nan_to_num(0.5 + tiles / (2 * bound), nan=1.0))
+  else:
+    axis.imshow(tiles[..., 0], cmap='RdBu_r', vmin=-bound, vmax=bound)
+  return bound
 
 
 def main() -> None:

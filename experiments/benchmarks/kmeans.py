@@ -15,11 +15,15 @@ other in one process: hours on a CPU, unless `--steps` are fewer.
   the largest |cosine| of two, with raw scores for the paper's method and for
   the model's own kernels, 'he_normal', and with whitened ones for ours.
 
+The filters of the first layer are drawn in a PNG of the same name; both files
+are written after every method.
+
 `load` is the mean number of processes that wanted a core in the minute before
 the first and the last measurement, ours included.
 """
 
 import argparse
+from collections.abc import Iterator
 import os
 import pathlib
 import time
@@ -30,6 +34,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments import data
+from experiments import figures
 from experiments import models
 from experiments.benchmarks import common
 import structinit_jax as si
@@ -58,7 +63,10 @@ def _filters(name: str, stats: Any, whiten: bool) -> dict[str, Any]:
           for leaf, s in stats.items() if leaf != 'head/kernel'}}
 
 
-def _measure(images: np.ndarray, steps: int) -> list[dict[str, Any]]:
+def _measure(
+    images: np.ndarray, steps: int
+) -> Iterator[tuple[str, list[dict[str, Any]], np.ndarray]]:
+  """Yields methods, what is measured of them and the first layer's kernel."""
   batch = jnp.asarray(images, jnp.float32) / 127.5 - 1
   model = models.Conv8(10, width=_WIDTH)
   shapes = jax.eval_shape(model.init, jax.random.key(0), batch)['params']
@@ -72,12 +80,16 @@ def _measure(images: np.ndarray, steps: int) -> list[dict[str, Any]]:
         si.kmeans.joint_loss(model, params, part, select=_SELECT)
         for part in jnp.split(batch, _IMAGES // _QUARTER)]).mean()
 
-  rows, seconds = [], {}
+  def filters(name: str, params: Any) -> list[dict[str, Any]]:
+    return [
+        _filters(name, si.kmeans.layer_statistics(
+            model, params, batch, whiten=whiten), whiten)
+        for whiten in (False, True)]
+
+  seconds = {}
   own = rest(jax.random.key(0), shapes)
   print('he_normal: loss', float(loss(own)), flush=True)
-  for whiten in (False, True):
-    rows.append(_filters('he_normal', si.kmeans.layer_statistics(
-        model, own, batch, whiten=whiten), whiten))
+  yield 'he_normal', filters('he_normal', own), own['stem']['kernel']
   for name, options in _methods(steps).items():
     init_fn = si.kmeans.joint(
         model, batch, select=_SELECT, rest=rest, **options)
@@ -89,12 +101,8 @@ def _measure(images: np.ndarray, steps: int) -> list[dict[str, Any]]:
     row = {'case': 'loss', 'method': name, 'seconds': seconds[name],
            'loss': float(loss(params)),
            'ratio': seconds['paper'] / seconds[name]}
-    rows.append(row)
     print(row, flush=True)
-    for whiten in (False, True):
-      rows.append(_filters(name, si.kmeans.layer_statistics(
-          model, params, batch, whiten=whiten), whiten))
-  return rows
+    yield name, [row, *filters(name, params)], params['stem']['kernel']
 
 
 def main() -> None:
@@ -107,12 +115,16 @@ def main() -> None:
   arguments = parser.parse_args()
   arguments.out.parent.mkdir(parents=True, exist_ok=True)
   dataset = data.load('cifar10', data_dir=arguments.data_dir)
-  load = [os.getloadavg()[0]]
-  rows = _measure(dataset.train_images[:_IMAGES], arguments.steps)
-  load.append(os.getloadavg()[0])
-  common.write(
-      arguments.out, rows, images=_IMAGES, width=_WIDTH, load=load,
-      steps=arguments.steps)
+  load, rows, kernels = os.getloadavg()[0], [], {}
+  for name, more, kernel in _measure(
+      dataset.train_images[:_IMAGES], arguments.steps):
+    rows += more
+    kernels[name] = np.asarray(kernel)
+    common.write(
+        arguments.out, rows, images=_IMAGES, width=_WIDTH,
+        load=[load, os.getloadavg()[0]], steps=arguments.steps)
+    arguments.out.with_suffix('.png').write_bytes(
+        figures.filter_pictures(kernels))
 
 
 if __name__ == '__main__':

@@ -1,6 +1,8 @@
 """A convolution that is fast on CPU, also when seeds are vmapped."""
 
 from collections.abc import Sequence
+import functools
+import operator
 from typing import Any
 
 import jax
@@ -92,8 +94,8 @@ def _patches_times_matrix(
       lax.slice(x, (0, 0, j, 0),
                 (*x.shape[:2], j + (columns - 1) * sw + 1, c_in),
                 (1, 1, sw, 1)) for j in across], axis=-1)
-  return sum(
+  return functools.reduce(operator.add, [
       lax.slice(wide, (0, i, 0, 0),
                 (batch, i + (rows - 1) * sh + 1, columns, kw * c_in),
                 (1, sh, 1, 1)) @ row.reshape(-1, c_out)
-      for i, row in zip(down, kernel, strict=True))
+      for i, row in zip(down, kernel, strict=True)])

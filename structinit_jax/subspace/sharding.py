@@ -24,7 +24,7 @@ def check(name: str, shape: tuple[int, ...], sharding: Any) -> None:
   if not isinstance(sharding, jax.sharding.Sharding):
     raise ValueError(
         f'sharding of leaf {name!r} is {sharding!r}; it must be a '
-        'jax.sharding.NamedSharding, or None')
+        'jax.sharding.Sharding, such as a NamedSharding, or None')
   if isinstance(sharding, jax.sharding.NamedSharding):
     if jax.P.UNCONSTRAINED in sharding.spec:
       raise ValueError(
@@ -52,13 +52,12 @@ def known(leaf: jax.Array) -> Any:
 
 
 def put(leaf: jax.Array, sharding: Any) -> jax.Array:
-  """Returns an array as a sharding, if there is one, divides it."""
+  """Returns an array with a sharding; None leaves it where it is."""
   if sharding is None:
     return leaf
-  if not isinstance(sharding, jax.sharding.NamedSharding):
-    return jax.device_put(leaf, sharding)
-  if not (isinstance(leaf, jax.core.Tracer)
-          or isinstance(sharding.mesh, jax.sharding.AbstractMesh)):
+  if not isinstance(sharding, jax.sharding.NamedSharding) or not (
+      isinstance(leaf, jax.core.Tracer)
+      or isinstance(sharding.mesh, jax.sharding.AbstractMesh)):
     return jax.device_put(leaf, sharding)
   explicit = _explicit(sharding)
   auto = _part(sharding, jax.sharding.AxisType.Auto)

@@ -61,9 +61,11 @@ def test_strides_paddings_and_odd_sizes(window, strides, size):
 
 
 @pytest.mark.parametrize('dilation', [(2, 2), (3, 1), [1, 1]])
-@pytest.mark.parametrize('strides', [(1, 1), (2, 1)])
-def test_dilated_kernels(dilation, strides):
-  x, kernel = _draw((2, 9, 8, 3), (3, 2, 3, 4))
+@pytest.mark.parametrize('strides, size, window', [
+    ((1, 1), (9, 8), (3, 2)), ((2, 1), (9, 8), (3, 2)),
+    ((2, 1), (26, 16), (9, 8))])
+def test_dilated_kernels(dilation, strides, size, window):
+  x, kernel = _draw((2, *size, 3), (*window, 3, 4))
   _check(x, kernel, strides, ['SAME', 'VALID', 'SAME_LOWER', PAIRS], dilation)
 
 

@@ -39,6 +39,7 @@ def rows(monkeypatch, tmp_path):
   out = tmp_path / 'kmeans.json'
   monkeypatch.setattr('sys.argv', ['kmeans', '--out', str(out), '--steps', '2'])
   kmeans.main()
+  assert out.with_suffix('.png').read_bytes().startswith(b'\x89PNG')
   return json.loads(out.read_text())['rows']
 
 
