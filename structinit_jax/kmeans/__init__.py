@@ -21,14 +21,21 @@ with. Lloyd's iteration in this metric is $\theta_k \propto (\Sigma + r I)^{-1}
 default, does this layer by layer on the way of one run of the model, on a
 random choice of patches; assignments are soft at first, and filters that win
 nothing, or are nearly aligned with another, are made anew from patches that no
-filter explains. A layer's score depends on those before it by what they feed
-it, and on none after it: one run in order is all there is to do. The ridge r
-keeps filters from the high frequencies that images hardly have.
+filter explains. Images hold a pattern and its negative alike, and so, at the
+end, do clusters: in the last iterations filters are turned from each other
+until no |cosine| is above 0.9. A layer's score depends on those before it by
+what they feed it, and on none after it: one run in order is all there is to do.
+The ridge r keeps filters from the high frequencies that images hardly have.
+
+Clusters of centred patches balance: weighted by the patches they win, the
+filters of a layer sum to 0 but for those that were turned, so that a kernel of
+as many filters as inputs is nearly singular, its rank one less.
 
 **Scale.** k-means gives directions. `scale='variance'` gives every filter
-outputs of unit variance, and a layer with biases outputs of mean 0; 'kept'
-gives filters the norms they had. Under batch normalization the outputs do not
-change, but the step that training makes does: gradients grow as filters shrink.
+outputs of unit variance; 'kept' gives filters the norms they had. Of centred
+patches, biases give outputs of mean 0. Under batch normalization the outputs do
+not change, but the step that training makes does: gradients grow as filters
+shrink.
 
 **What holds and what does not** (`colabs/kmeans.ipynb`).
 

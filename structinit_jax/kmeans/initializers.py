@@ -27,6 +27,8 @@ METHODS = ('whitened', 'greedy', 'joint')
 SCALES = ('variance', 'kept')
 _MINIBATCH = 64
 _ROUNDING = 1e-12  # relative variance of what does not vary
+_REST = ("for one Initializer of all leaves there is "
+         "si.partition([('.*', initializer)])")
 _SEEN = np.zeros(())  # a record: a layer's second call leaves it as it is
 
 
@@ -68,20 +70,49 @@ def _check_batch(batch: Any) -> jax.Array:
   return batch
 
 
+def _single(call: Any) -> bool:
+  """Returns whether a filter has a group of its own: no clusters."""
+  return call.kernel.shape[-1] == call.layer.window['groups']
+
+
+def _own(network: Any, batch: jax.Array, names: set[str]) -> bool:
+  """Returns whether these kernels may depend on the inputs of their layers."""
+
+  def visit(call: Any) -> Any:
+    if call.layer.name not in names:
+      return call.apply(call.kernel, call.bias), _SEEN
+    kernel = call.kernel + 0 * call.inputs.sum().astype(call.kernel.dtype)
+    y = call.apply(kernel, call.bias)
+    call.put(kernel, None if call.bias is None else (
+        call.bias + 0 * y.sum().astype(call.bias.dtype)))
+    return y, _SEEN
+
+  try:
+    jax.eval_shape(
+        lambda params, batch: network.run(params, batch, visit),
+        dict(network.shapes), batch)
+  except (TypeError, ValueError):
+    return False
+  return True
+
+
 def _plan(
     network: Any, batch: jax.Array, select: str | None, what: str,
-    dense_end: bool = False,
+    clusters: bool = True,
 ) -> dict[str, Any]:
   """Returns the layers to serve, by the name of their kernel, in order."""
   found: dict[str, Any] = {}
 
   def visit(call: Any) -> Any:
     layer = call.layer
-    if not layer.refused and layer.name not in found:
+    if clusters and not layer.refused and layer.name not in found:
       count = solver.window_count(
           call.inputs.shape, call.kernel.shape, layer.window)
       filters = call.kernel.shape[-1] // layer.window['groups']
-      if count < filters:
+      if _single(call):
+        layer = layer._replace(
+            refused='it has one filter a group, nothing to tell apart')
+      elif count < filters:
         images = math.ceil(filters / max(1, count / len(batch)))
         layer = layer._replace(refused=(
             f'{count} patches of {len(batch)} examples are fewer than its '
@@ -98,10 +129,17 @@ def _plan(
       found.setdefault(name, _networks().Layer(
           name, '', {}, 'no call of it is met: it is not used, or inside a '
           'transformation'))
+  own = {name for name, layer in found.items() if not layer.refused}
+  if not _own(network, batch, own):
+    for name in own:
+      if not _own(network, batch, {name}):
+        found[name] = found[name]._replace(
+            refused='a transformation around it shares its parameters')
   served = {name: layer for name, layer in found.items() if not layer.refused}
   if select is None:
     chosen = {name: layer for name, layer in served.items()
-              if name != last or dense_end or layer.kind.startswith('Conv')}
+              if name != last or not clusters
+              or layer.kind.startswith('Conv')}
     refused = [f'{name} ({layer.refused})' for name, layer in found.items()
                if layer.refused]
     if refused and chosen:
@@ -125,9 +163,11 @@ def _plan(
     every = '; '.join(
         f'{name} ({layer.refused or "served"})'
         for name, layer in found.items()) or 'none'
+    note = '' if select else (
+        '; the last layer, if dense, has to be asked for by select')
     raise ValueError(
         f'{what} has no layer to serve: select={select!r}, and the layers with '
-        f'a kernel are {every}')
+        f'a kernel are {every}{note}')
   return chosen
 
 
@@ -274,10 +314,10 @@ def _structured(
     solve: Callable[..., Any],
 ) -> base.StructuredInit:
   """Returns the StructuredInit of `solve(key, params, batch)`."""
-  if rest is not None and not callable(rest):
+  if rest is not None and (
+      isinstance(rest, base.LeafInit) or not callable(rest)):
     raise ValueError(
-        f'rest={rest!r} must be an InitFn, (key, shapes) -> params; for one '
-        "Initializer of all leaves si.partition([('.*', initializer)])")
+        f'rest={rest!r} must be an InitFn, (key, shapes) -> params; {_REST}')
   solve = jax.jit(solve)
   initial = network.initial if rest is None else jax.jit(
       functools.partial(_made, rest, network.shapes))
@@ -295,6 +335,12 @@ def _structured(
       raise ValueError(
           f'leaves {", ".join(map(repr, unknown))} are none of the model, '
           f'whose leaves are {", ".join(params)}')
+    for name, struct in zip(names, structs, strict=True):
+      if not jnp.issubdtype(struct.dtype, jnp.inexact) and jnp.issubdtype(
+          params[name].dtype, jnp.inexact):
+        raise ValueError(
+            f'leaf {name!r} of shape {struct.shape} is asked for in '
+            f'{struct.dtype}; the model has it in {params[name].dtype}')
     leaves = [params[name].astype(struct.dtype)
               for name, struct in zip(names, structs, strict=True)]
     tree.check_like(names, leaves, structs)
@@ -320,7 +366,12 @@ def _made(
     rest: Any, shapes: Mapping[str, jax.ShapeDtypeStruct], key: base.Key
 ) -> dict[str, jax.Array]:
   """Returns what an InitFn makes of the model's leaves, by name."""
-  names, leaves, _ = tree.flatten_with_names(rest(key, tree.nest(shapes)))
+  try:
+    params = rest(key, tree.nest(shapes))
+  except TypeError as error:
+    raise ValueError(f'rest={rest!r} is no InitFn, (key, shapes) -> params: it '
+                     f'fails with {error}; {_REST}') from error
+  names, leaves, _ = tree.flatten_with_names(params)
   made = dict(zip(names, leaves, strict=True))
   if {*made} != {*shapes}:
     raise ValueError(
@@ -339,7 +390,8 @@ def _measure(
 
   def visit(call: Any) -> Any:
     y, layer = call.apply(call.kernel, call.bias), call.layer
-    if layer.refused or (chosen is not None and layer.name not in chosen):
+    if layer.refused or (
+        _single(call) if chosen is None else layer.name not in chosen):
       return y, None
     return y, objectives.summarize(
         _scores(call, y, whiten), call.kernel, layer.window['groups'])
@@ -367,7 +419,7 @@ def clusters(
     strides: as of `score`.
     padding: as of `score`.
     dilation: as of `score`.
-    groups: as of `score`; a group has at least 2 filters.
+    groups: as of `score`; whitened, a group has at least 2 filters.
     patches: as of `joint`.
     iterations: as of `joint`.
     temperature: as of `joint`.
@@ -394,6 +446,8 @@ def clusters(
   Source: Zhou, equation 3; Coates and Ng (2012), section 3.
   """
   x = _check_batch(inputs)
+  # Centred patches have no direction of their own.
+  fewest = 2 if whiten else 1
   window = {'strides': strides, 'padding': padding, 'dilation': dilation,
             'groups': base.integer('groups', groups, 1)}
   patches, options = _check_clustering(
@@ -407,6 +461,10 @@ def clusters(
         objectives.responses, **window), struct, x)  # its errors
     count = solver.window_count(x.shape, shape, window)
     filters = shape[-1] // groups
+    if filters < fewest:
+      raise ValueError(
+          f'kernel {shape} has {filters} filters a group, where whitened '
+          f'clusters are at least {fewest}')
     if count < filters:
       raise ValueError(
           f'kernel {shape} has {filters} filters a group, more than the '
@@ -459,8 +517,10 @@ def joint(
 
   * 'whitened' (default): one layer after the other, on the way of one run,
     k-means of the whitened patches, softened at first; filters that win no
-    patch, or are aligned with another, are made anew. Layers see only those
-    before them, so one run in order is all there is to do.
+    patch, or are aligned with another, are made anew, and at the end turned
+    from each other until no |cosine| is above 0.9, where fan_in leaves room.
+    Layers see only those before them, so one run in order is all there is to
+    do.
   * 'greedy': the same without softening and making anew, as Coates and Ng.
   * 'joint': the paper's, $-\sum_l \sum_i \max_k s_{ik} + \lambda \sum_l$
     `cosine_penalty`, with sums over the patches of a minibatch, by Adam on the
@@ -468,8 +528,10 @@ def joint(
 
   Batch normalization uses the statistics of the batch, and its scales and
   shifts stay. Where centred patches need it ('whitened', 'greedy') the layer's
-  bias, if it has one, makes its outputs centred. A layer whose inputs do not
-  vary keeps its kernel.
+  bias, if it has one, makes its outputs centred, at either scale. A layer whose
+  inputs do not vary keeps its kernel. Centred clusters balance: a group's
+  filters, weighted by the patches they win, sum to almost 0, so that their rank
+  is one less than their number, and two of them are nearly opposite.
 
   Args:
     model: a Linen or an NNX module; for others there is `clusters`.
@@ -482,7 +544,8 @@ def joint(
       model's own (for NNX its values, whatever the key).
     arguments: keyword arguments of the model's call, such as {'train': True}.
     scale: 'variance' makes every filter's output vary by 1 on the batch;
-      'kept' gives filters the norms that they have in `rest`.
+      'kept' gives filters the norms that they have in `rest`. Where nothing
+      normalizes between layers the loss of 'joint' depends on them.
     patches: of a layer, that 'whitened' and 'greedy' use at most, drawn at
       random; no fewer than filters.
     iterations: of k-means, of those two.
@@ -588,12 +651,14 @@ def lsuv(
 
   A kernel is Haar distributed as a matrix (fan_in, out), and one factor a layer
   gives its outputs unit variance: exactly, as the layer is linear, so that
-  nothing is iterated.
+  nothing is iterated. Where out is larger than fan_in, every group of a grouped
+  convolution is a matrix of its own.
 
   Args:
     model: as of `joint`.
     batch: as of `joint`.
-    select: as of `joint`, but by default with the last layer.
+    select: as of `joint`, but by default with the last layer. Layers of one
+      filter a group, or with more filters than patches, are served, too.
     rest: as of `joint`.
     arguments: as of `joint`.
 
@@ -615,16 +680,20 @@ def lsuv(
   """
   batch = _check_batch(batch)
   network = _networks().network(model, batch, arguments)
-  chosen = _plan(network, batch, select, 'kmeans.lsuv', dense_end=True)
+  chosen = _plan(network, batch, select, 'kmeans.lsuv', clusters=False)
 
   def solve(
       key: base.Key, params: dict[str, jax.Array], batch: jax.Array
   ) -> tuple[dict[str, jax.Array], Any]:
 
     def make(key: base.Key, layer: Any, x: Any, kernel: jax.Array) -> jax.Array:
-      del layer, x
-      shape = base.fan_in(kernel.shape), kernel.shape[-1]
-      return linalg.haar(key, shape, kernel.dtype).reshape(kernel.shape)
+      del x
+      rows, columns = base.fan_in(kernel.shape), kernel.shape[-1]
+      parts = layer.window['groups'] if columns > rows else 1
+      keys = jax.random.split(key, parts) if parts > 1 else key[None]
+      made = jax.vmap(lambda key: linalg.haar(
+          key, (rows, columns // parts), kernel.dtype))(keys)
+      return jnp.moveaxis(made, 0, 1).reshape(kernel.shape)
 
     return _layerwise(
         key, params, batch, network=network, chosen=chosen, make=make,
@@ -691,6 +760,11 @@ def _given(
     raise ValueError(
         f'the leaves {", ".join(sorted({*given} ^ {*network.shapes}))} are '
         'either of params or of the model, not of both')
+  for name, leaf in given.items():
+    if leaf.shape != network.shapes[name].shape:
+      raise ValueError(
+          f'leaf {name!r} has shape {leaf.shape}; that of the model has '
+          f'{network.shapes[name].shape}')
   return network, given, batch
 
 

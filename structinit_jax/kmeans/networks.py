@@ -160,9 +160,6 @@ def _layer(module: Any, name: str, kernel: Any, shape: tuple[int, ...] | None,
   kind, window, refused = type(module).__name__, dict(_DENSE), ''
   if type(module) in convs:
     window, refused = _window(module, kernel.ndim - 2)
-    size = kernel.shape[-1] // window['groups']
-    if not refused and size == 1:
-      refused = 'it has one filter a group, nothing to tell apart'
   elif type(module) not in denses:
     served = ' or '.join(cls.__name__ for cls in (*convs, *denses))
     refused = f'a {kind} is no {served}'
@@ -182,6 +179,7 @@ def _linen(model: Any, batch: Any, arguments: Mapping[str, Any]) -> Network:
   shapes = _structs(_named(held))
   names, treedef = [*shapes], jax.tree.structure(held)
   stateful = bool({*structs} - {'params'})
+  normed: list[str] = []  # modules around, that make other kernels of theirs
 
   def run(
       params: Mapping[str, jax.Array], batch: Any, visit: Visit
@@ -195,6 +193,12 @@ def _linen(model: Any, batch: Any, arguments: Mapping[str, Any]) -> Network:
       if isinstance(module, nn.BatchNorm):
         return _normalize(module, *args, **{
             k: v for k, v in kwargs.items() if k != 'use_running_average'})
+      if isinstance(module, nn.SpectralNorm | nn.WeightNorm):
+        normed.append(type(module).__name__)
+        try:
+          return call(*args, **kwargs)
+        finally:
+          normed.pop()
       if not module.has_variable('params', 'kernel') or module.has_variable(
           _RECORDS, 'record'):
         return call(*args, **kwargs)
@@ -205,6 +209,8 @@ def _linen(model: Any, batch: Any, arguments: Mapping[str, Any]) -> Network:
       if not (name in shapes and module.is_mutable_collection('params')):
         layer = layer._replace(
             refused='a transformation around it holds its parameters')
+      if normed:
+        layer = layer._replace(refused=f'a {normed[-1]} is around it')
       bias = (module.get_variable('params', 'bias')
               if module.has_variable('params', 'bias') else None)
 
@@ -304,17 +310,18 @@ def _nnx(model: Any, batch: Any, arguments: Mapping[str, Any]) -> Network:
     state = treedef.unflatten([params[name] for name in names])
     # Variables belong to the trace they are made in: those of a jit are new.
     copy = nnx.merge(graph, state, rest_def.unflatten(others))
-    if any(isinstance(m, nnx.BatchNorm) for _, m in nnx.iter_modules(copy)):
-      copy.set_attributes(nnx.BatchNorm, use_running_average=False)
     paths = {id(module): '/'.join(map(str, path))
              for path, module in nnx.iter_modules(copy)}
     kinds = {type(module) for _, module in nnx.iter_modules(copy)
-             if hasattr(module, 'kernel')}
+             if hasattr(module, 'kernel')} | {nnx.BatchNorm}
     records: dict[str, list[Any]] = {}
 
     def handle(
         call: Callable[..., Any], module: Any, *args: Any, **kwargs: Any
     ) -> Any:
+      if isinstance(module, nnx.BatchNorm):
+        kwargs['use_running_average'] = False  # may be the second argument
+        return call(module, *args[:1], **kwargs)
       path = paths.get(id(module))
       name = 'kernel' if path == '' else f'{path}/kernel'
       if name not in shapes or name in records:

@@ -91,6 +91,13 @@ def responses(
   x = inputs.reshape(-1, *inputs.shape[-ndim - 1:])
   x = windows.pad(x, [(0, 0), *pads, (0, 0)], padding)
   axes = 'xyzabc'[:ndim]
+  if not math.prod(x.shape) or any(
+      size < span for size, span in zip(
+          x.shape[1:-1], windows.spans(kernel.shape[:-2], dilation),
+          strict=True)):
+    raise ValueError(
+        f'kernel {kernel.shape} sees no patch of inputs {inputs.shape} with '
+        f'padding={padding!r} and dilation={tuple(dilation)}')
   y = lax.conv_general_dilated(
       x, kernel, strides, 'VALID', rhs_dilation=dilation,
       dimension_numbers=(f'N{axes}C', f'{axes}IO', f'N{axes}C'),
@@ -252,7 +259,14 @@ def cosines(kernel: jax.Array, groups: int = 1) -> jax.Array:
 
   Returns:
     Array (groups, out / groups, out / groups).
+
+  Raises:
+    ValueError: if groups do not divide out.
   """
+  if not kernel.ndim or kernel.shape[-1] % base.integer('groups', groups, 1):
+    raise ValueError(
+        f'kernel {kernel.shape} must be an array (..., out) whose filters '
+        f'make groups={groups} of one size')
   unit = (kernel / norms(kernel)[(None,) * (kernel.ndim - 1)]).reshape(
       math.prod(kernel.shape[:-1]), groups, -1)
   return linalg.matmul(jnp.moveaxis(unit, 0, -1), jnp.moveaxis(unit, 0, 1))

@@ -17,8 +17,9 @@ __all__ = ['cluster', 'patches', 'window_count']
 
 _TINY = 1e-12
 _ROUNDING = 1e-6  # what varies less does not
-_WARM = 3 / 4  # of the iterations are softened, and make filters anew
-_ALIGNED = 0.9  # |cosine| of two filters of which one is made anew
+_WARM = 3 / 4  # of the iterations are softened
+_ALIGNED = 0.9  # |cosine| of two filters of which one is made anew, or turned
+_SWEEPS = 50
 
 
 def _geometry(
@@ -98,6 +99,46 @@ def patches(
   return jnp.moveaxis(found, 2, 0).reshape(groups, len(chosen), -1)
 
 
+def _turned(
+    theta: jax.Array, toward: jax.Array) -> tuple[jax.Array, jax.Array]:
+  """Turns filters from earlier ones, until no |cosine| is above `_ALIGNED`.
+
+  Sweeps turn each filter from the earlier one that it is most aligned with, in
+  the plane of the two; if they are parallel, to its column of `toward`. Returns
+  the filters, unit vectors, and which were turned.
+  """
+
+  def unit(v: jax.Array) -> jax.Array:
+    return v / jnp.sqrt(jnp.sum(v * v, 0) + _TINY)[None]
+
+  def nearest(v: jax.Array) -> tuple[jax.Array, jax.Array]:
+    cosines = jnp.triu(linalg.matmul(v.T, v), 1)
+    other = jnp.abs(cosines).argmax(0)
+    return other, jnp.take_along_axis(cosines, other[None], 0)[0]
+
+  def aligned(carry: Any) -> jax.Array:
+    sweep, v, _, (_, cosine) = carry
+    del v
+    return (sweep < _SWEEPS) & jnp.any(jnp.abs(cosine) > _ALIGNED + _ROUNDING)
+
+  def turn(carry: Any) -> Any:
+    sweep, v, moved, (other, cosine) = carry
+    other = v[:, other]
+    aside = v - cosine[None] * other + 1e-3 * toward
+    aside = unit(aside - jnp.sum(aside * other, 0)[None] * other)
+    near = jnp.abs(cosine) > _ALIGNED
+    v = jnp.where(near[None], unit(
+        _ALIGNED * jnp.sign(cosine)[None] * other
+        + math.sqrt(1 - _ALIGNED**2) * aside), v)
+    return sweep + 1, v, moved | near, nearest(v)
+
+  start = unit(theta)
+  _, v, moved, _ = jax.lax.while_loop(
+      aligned, turn,
+      (0, start, jnp.zeros(theta.shape[1], bool), nearest(start)))
+  return v, moved
+
+
 def cluster(
     key: base.Key, x: jax.Array, num: int, *, whiten: bool = True,
     iterations: int = 30, temperature: float = 0.5, ridge: float = 1.0,
@@ -110,8 +151,8 @@ def cluster(
   at a temperature are weighted by it. Whitened, patches are centred, and
   everything happens in the metric of their covariance,
   $\theta_k \propto (\Sigma + r I)^{-1} \sum_{i \in k} (x_i - \mu)$, of unit
-  variance with the ridge counted in: no patch is whitened. At temperature 0 no
-  iteration decreases that score.
+  variance with the ridge counted in: no patch is whitened. At temperature 0,
+  if no filter is made anew, no iteration decreases that score.
 
   Args:
     key: a JAX PRNG key.
@@ -121,8 +162,10 @@ def cluster(
     iterations: to make; the last quarter is at temperature 0.
     temperature: at the first iteration, relative to the deviation of a score.
     ridge: r, relative to the mean variance of a pixel.
-    reseed: whether filters that win nothing, or are aligned with another, are
-      made anew from badly explained patches, in the first three quarters.
+    reseed: whether filters that win nothing are made anew from badly explained
+      patches, until the last iteration, and those that are aligned with another
+      in the first three quarters; in the last they are turned from it, so that
+      no two end with |cosine| > 0.9, where fan_in leaves room for that.
 
   Returns:
     The filters (fan_in, num), at a scale of no meaning if whitened, else of
@@ -151,21 +194,30 @@ def cluster(
     return theta / jnp.sqrt(
         jnp.maximum(jnp.sum(theta * g, 0), 0) + _TINY)[None]
 
+  def part(theta: jax.Array, toward: jax.Array) -> jax.Array:
+    turned, moved = _turned(theta, toward)
+    if whiten:
+      power = jnp.sum(turned * linalg.matmul(covariance, turned), 0)
+      turned = turned / jnp.sqrt(power + _TINY)[None]
+    return jnp.where(moved[None], turned, theta)
+
   lengths = jnp.sum(x * x, 1)
   usable = lengths > _ROUNDING * power * size
   noise, key = jax.random.split(key)
   chance = jnp.where(usable, jax.random.gumbel(noise, (count,), x.dtype),
                      -jnp.inf)
   theta = normalize(x[jax.lax.top_k(chance, num)[1]].T)
-  # The last iterations are at temperature 0, and make nothing anew.
+  # The last iterations are at temperature 0, and turn in place of making anew;
+  # filters that win nothing are made anew until the last of all.
   left = 1 - np.arange(iterations) / max(1, round(_WARM * iterations))
   shares = jnp.asarray(temperature * np.maximum(0, left), x.dtype)
-  seeding = jnp.asarray(left > 0)
+  softened = jnp.asarray(left > 0)
+  seeding = jnp.arange(iterations) < iterations - 1
 
   def step(
-      theta: jax.Array, now: tuple[base.Key, jax.Array, jax.Array]
+      theta: jax.Array, now: tuple[base.Key, jax.Array, jax.Array, jax.Array]
   ) -> tuple[jax.Array, jax.Array]:
-    noise, share, seeds = now
+    noise, share, early, seeds = now
     s = linalg.matmul(x, theta)
     winner = s.argmax(1)
     hard = jax.nn.one_hot(winner, num, dtype=s.dtype)
@@ -180,7 +232,7 @@ def cluster(
       unit = found / jnp.sqrt(jnp.sum(found * found, 0) + _TINY)[None]
       close = jnp.triu(
           jnp.abs(linalg.matmul(unit.T, unit)) > _ALIGNED, 1).any(0)
-      lost = ((hard.sum(0) == 0) | close) & seeds
+      lost = ((hard.sum(0) == 0) & seeds) | (close & early)
       # Raw lengths, whitened or not: a rough weight of where to begin anew.
       unexplained = jnp.maximum(
           lengths - jnp.maximum(value, 0)**2 * (power if whiten else 1), 0)
@@ -189,11 +241,14 @@ def cluster(
               noise, (count,), s.dtype), -jnp.inf)
       fresh = normalize(x[jax.lax.top_k(chance, num)[1]].T)
       found = jnp.where(lost[None], fresh, found)
+      found = jax.lax.cond(
+          early, lambda found, _: found, part, found,
+          fresh / jnp.sqrt(jnp.sum(fresh * fresh, 0) + _TINY)[None])
     return found, value.mean()
 
   theta, values = jax.lax.scan(
       step, theta,
-      (jax.random.split(key, iterations), shares, seeding))
+      (jax.random.split(key, iterations), shares, softened, seeding))
   if not whiten:
     values = values * spread
   return jnp.where(varies, theta, 0), values

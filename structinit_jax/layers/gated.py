@@ -114,6 +114,10 @@ class GatedConv(nn.Module):
 
   def __call__(self, x: jax.Array) -> jax.Array:
     """Maps (*batch, *spatial, in) to (*batch, *spatial, features)."""
+    if x.shape[-1] % self.feature_group_count:
+      raise ValueError(
+          f'inputs of shape {x.shape} have {x.shape[-1]} channels, no multiple '
+          f'of feature_group_count={self.feature_group_count}')
     return _gate(self.filters(x), self.feature_group_count)
 
 

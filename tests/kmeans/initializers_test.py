@@ -276,6 +276,31 @@ def test_lsuv():
   assert np.ptp(np.linalg.norm(head, axis=0)) < 1e-4 * np.linalg.norm(head)
 
 
+def test_lsuv_needs_no_clusters():
+  """One filter a group, and more filters than patches."""
+  model = nn.Sequential([
+      nn.Conv(6, (3, 3), feature_group_count=3), nn.Conv(1, (3, 3)),
+      lambda x: x.mean((1, 2)), nn.Dense(40)])
+  with warnings.catch_warnings():
+    warnings.simplefilter('error')
+    init_fn = si.kmeans.lsuv(model, IMAGES)
+  shapes = shapes_of(model)
+  params = init_fn(KEY, shapes)
+  y, state = model.apply(
+      {'params': params}, IMAGES, capture_intermediates=True, mutable=True)
+  assert y.std() == pytest.approx(1, rel=1e-3)
+  for name in ('layers_0', 'layers_1'):
+    y = state['intermediates'][name]['__call__'][0]
+    assert y.std() == pytest.approx(1, rel=1e-3)
+  wide = nn.Conv(60, (3, 3), feature_group_count=3)  # 9 rows, 20 a group
+  kernel = si.kmeans.lsuv(wide, IMAGES)(KEY, shapes_of(wide))['kernel']
+  rows = np.moveaxis(np.asarray(kernel).reshape(9, 3, 20), 1, 0)
+  gram = rows @ rows.swapaxes(1, 2)
+  np.testing.assert_allclose(
+      gram, np.broadcast_to(gram[0, 0, 0] * np.eye(9), gram.shape),
+      atol=1e-4 * gram[0, 0, 0])
+
+
 def test_a_layer_without_variation_keeps_its_kernel():
   """Dead inputs: their mean is all there is."""
   class Dead(nn.Module):
@@ -330,6 +355,90 @@ def test_what_cannot_be_served_is_named():
   with warnings.catch_warnings():
     warnings.simplefilter('error')
     fast(Odd(), IMAGES, select='stem/kernel')
+
+
+class Recurrent(nn.Module):
+  """Layers that share their parameters over time, or over a batch of maps."""
+
+  kind: str
+
+  @nn.compact
+  def __call__(self, x):
+    x = nn.Dense(8, name='stem')(x)
+    if self.kind == 'rnn':
+      x = nn.RNN(nn.SimpleCell(8), name='shared')(x)
+    elif self.kind == 'scan':
+      x, _ = nn.scan(
+          lambda layer, x, _: (layer(x), None), variable_broadcast='params',
+          split_rngs={'params': False}, length=3)(
+              nn.Dense(8, name='shared'), x, None)
+    else:
+      x = nn.vmap(nn.Dense, variable_axes={'params': None},
+                  split_rngs={'params': False})(8, name='shared')(x)
+    return nn.Dense(4, name='head')(nn.relu(x))
+
+
+@pytest.mark.parametrize('kind', ['rnn', 'scan', 'vmap'])
+@pytest.mark.parametrize('make', [fast, si.kmeans.lsuv])
+def test_layers_that_share_parameters_are_named(kind, make):
+  model, x = Recurrent(kind), IMAGES[:, 0]
+  shapes = shapes_of(model, x)
+  with pytest.warns(UserWarning, match='/kernel .a transf.* shares its param'):
+    init_fn = make(model, x)
+  params, aux = init_fn.init_with_aux(KEY, shapes)
+  assert 'stem/kernel' in aux['kmeans']
+  y = nn.Dense(8).apply({'params': params['stem']}, x)
+  assert y.std() == pytest.approx(1, rel=0.01)
+  shared, = {*params} - {'stem', 'head'}
+  own = model.init(KEY, x)['params'][shared]
+  jax.tree.map(np.testing.assert_array_equal, params[shared], own)
+  with pytest.raises(ValueError, match='shares its parameters'):
+    make(model, x, select=f'{shared}/.*kernel')
+
+
+@pytest.mark.parametrize('norm', [
+    lambda layer: nn.SpectralNorm(layer), lambda layer: nn.WeightNorm(layer)])
+def test_layers_whose_kernel_is_made_of_theirs_are_named(norm):
+  class Normed(nn.Module):
+    """What the layer applies is not its leaf."""
+
+    @nn.compact
+    def __call__(self, x):
+      x = nn.Conv(4, (3, 3), name='stem')(x)
+      normed, layer = norm(nn.Dense(8, name='inner')), {}
+      if isinstance(normed, nn.SpectralNorm):
+        layer['update_stats'] = False
+      return nn.Dense(4, name='head')(normed(x, **layer))
+
+  with pytest.warns(UserWarning, match='Norm is around it'):
+    init_fn = fast(Normed(), IMAGES)
+  aux = init_fn.init_with_aux(KEY, shapes_of(Normed()))[1]
+  assert [*aux['kmeans']] == ['stem/kernel']
+
+
+def test_nnx_normalizes_by_the_batch_whatever_the_mode():
+  class Mode(nnx.Module):
+    """Tells its norm which statistics to use."""
+
+    def __init__(self, rngs):
+      self.first = nnx.Conv(3, 4, (3, 3), rngs=rngs)
+      self.norm = nnx.BatchNorm(4, rngs=rngs)
+      self.last = nnx.Conv(4, 4, (3, 3), rngs=rngs)
+
+    def __call__(self, x, train=False, keyword=True):
+      x = self.first(x)
+      x = (self.norm(x, use_running_average=not train) if keyword else
+           self.norm(x, not train))
+      return self.last(nnx.relu(x))
+
+  model = Mode(nnx.Rngs(0))
+  params = nnx.state(model, nnx.Param)
+  losses = [
+      float(si.kmeans.joint_loss(model, params, IMAGES, arguments=arguments))
+      for arguments in ({}, {'train': True}, {'keyword': False},
+                        {'train': True, 'keyword': False})]
+  assert losses == [losses[0]] * 4
+  assert not model.norm.use_running_average
 
 
 def test_gated_layers_are_served():
@@ -409,6 +518,9 @@ def test_fewer_patches_than_filters():
     fast(model, x, select='layers_0/kernel')
   with pytest.raises(ValueError, match='at most 24 would do'):
     si.kmeans.clusters(x)(KEY, (3, 32))
+  with pytest.raises(ValueError, match='has 1 filters a group'):
+    si.kmeans.clusters(IMAGES, groups=3)(KEY, (3, 3, 1, 3))
+  assert si.kmeans.clusters(x, whiten=False)(KEY, (3, 1)).std() > 0
 
 
 @pytest.mark.parametrize('options, message', [
@@ -440,10 +552,23 @@ def test_models_and_leaves_that_are_refused():
     init_fn(KEY, {'tail': jax.ShapeDtypeStruct((2,), jnp.float32)})
   with pytest.raises(ValueError, match='expected float32'):
     init_fn(KEY, {'stem': {'kernel': jax.ShapeDtypeStruct((3,), jnp.float32)}})
+  with pytest.raises(ValueError, match='is asked for in int32'):
+    init_fn(KEY, {'stem': {'kernel': jax.ShapeDtypeStruct(
+        (3, 3, 3, 8), jnp.int32)}})
+  params = Net().init(KEY, IMAGES)['params']
+  params['stem']['kernel'] = params['stem']['kernel'][..., :4]
+  with pytest.raises(ValueError, match=r"'stem/kernel' has shape \(3, 3, 3, 4"):
+    si.kmeans.joint_loss(Net(), params, IMAGES)
+  with pytest.raises(ValueError, match='has to be asked for by select'):
+    si.kmeans.joint(nn.Dense(4), IMAGES)
+  single = fast(Net(), IMAGES, rest=jax.nn.initializers.he_normal())
+  with pytest.raises(ValueError, match='for one Initializer of all leaves'):
+    single(KEY, shapes_of(Net()))
   with pytest.raises(ValueError, match='not of both'):
     si.kmeans.layer_statistics(Net(), {'tail': jnp.ones(2)}, IMAGES)
-  with pytest.raises(ValueError, match='rest=3 must be an InitFn'):
-    si.kmeans.joint(Net(), IMAGES, rest=3)
+  for rest in (3, si.grassmann.packing()):
+    with pytest.raises(ValueError, match='must be an InitFn'):
+      si.kmeans.joint(Net(), IMAGES, rest=rest)
   other = si.kmeans.joint(
       Net(), IMAGES, rest=lambda key, shapes: {'tail': jnp.ones(2)})
   with pytest.raises(ValueError, match='rest made the leaves tail, and those'):

@@ -176,6 +176,8 @@ def test_statistics_of_known_filters():
     ((3, 3, 2, 3), (1, 4, 4, 2), {'strides': 0}, 'strides=0'),
     ((3, 3, 2, 3), (1, 4, 4, 2), {'padding': 'MIRROR'}, "padding='MIRROR'"),
     ((2, 4), (5, 4), {'groups': 2}, 'a dense layer has one'),
+    ((5, 5, 2, 3), (1, 4, 4, 2), {'padding': 'VALID'}, 'sees no patch'),
+    ((3, 3, 2, 3), (0, 4, 4, 2), {}, 'sees no patch'),
     ((2, 4), (5, 2), {'whiten': True, 'normalize': True}, 'one of the two'),
 ])
 def test_what_does_not_fit(kernel, inputs, options, message):
@@ -185,7 +187,8 @@ def test_what_does_not_fit(kernel, inputs, options, message):
 
 @pytest.mark.parametrize('options, message', [
     ({'kind': 'cubic'}, 'squared, exponential'),
-    ({'kind': 'exponential', 'sharpness': 0}, 'sharpness=0')])
+    ({'kind': 'exponential', 'sharpness': 0}, 'sharpness=0'),
+    ({'groups': 3}, 'groups=3 of one size')])
 def test_penalties_that_are_refused(options, message):
   with pytest.raises(ValueError, match=message):
     si.kmeans.cosine_penalty(jnp.eye(2), **options)

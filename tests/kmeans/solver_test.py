@@ -130,6 +130,35 @@ def test_reseeding_parts_aligned_filters():
   assert max(duplicates(True)) < min(duplicates(False))
 
 
+@pytest.mark.parametrize('whiten', [False, True])
+@pytest.mark.parametrize('size, num', [(2, 2), (9, 6), (27, 16), (27, 40)])
+def test_no_two_filters_end_aligned(size, num, whiten):
+  """Images hold a pattern and its negative alike; filters are to differ."""
+  keys = jax.random.split(KEY, 3)
+  patterns = jax.random.normal(keys[0], (size, max(1, num // 2)))
+  x = patterns[:, jax.random.randint(keys[1], (1500,), 0, patterns.shape[1])].T
+  x = x + 0.3 * jax.random.normal(keys[2], x.shape)
+  x = jnp.concatenate([x, -x])
+
+  def measured(reseed):
+    theta, _ = jax.jit(lambda key: solver.cluster(
+        key, x, num, whiten=whiten, reseed=reseed))(KEY)
+    stats = si.kmeans.statistics(theta, x, whiten=whiten)
+    return float(stats.coherence), int(stats.dead.sum())
+
+  assert measured(False)[0] > 0.95
+  coherence, dead = measured(True)
+  assert coherence < 0.9 + 1e-5
+  assert dead == 0
+
+
+def test_more_filters_than_lines_fit_end_as_they_can():
+  x = jax.random.normal(KEY, (200, 1)) + 1
+  theta, _ = solver.cluster(KEY, x, 3)
+  assert np.isfinite(theta).all()
+  assert (np.abs(theta) > 0.1).all()
+
+
 @pytest.mark.parametrize('scale', [1e-9, 1e9])
 @pytest.mark.parametrize('whiten', [False, True])
 def test_the_scale_of_patches_is_no_matter(scale, whiten):

@@ -79,6 +79,9 @@ def test_what_is_refused():
     layers.GatedConv(0, (3, 3)).init(KEY, x)
   with pytest.raises(ValueError, match='the nearest is 8'):
     layers.GatedConv(7, (3, 3), feature_group_count=2).init(KEY, x)
+  with pytest.raises(ValueError, match='have 3 channels, no multiple of'):
+    layers.GatedConv(8, (3,), feature_group_count=2).init(
+        KEY, jnp.ones((1, 4, 3)))
   with pytest.raises(ValueError, match='features=-1'):
     layers.GatedDense(-1).init(KEY, x)
   with pytest.raises(ValueError, match='features=0'):
