@@ -4,16 +4,17 @@
 
 The network of Zhou's table 1 and the first 256 training images of CIFAR-10,
 scaled to [-1, 1]; convolutions alone are made. Compiled programs, one after the
-other in one process: hours on a CPU, unless `--steps` are fewer.
+other in one process: an hour on two cores, unless `--steps` are fewer.
 
 * loss: the paper's loss, raw scores and lambda = 100, averaged over the
   quarters of the batch, and the seconds to get there. 'paper' takes 10,000
   steps of Adam on minibatches of 64 from He's kernels, at the rate of its
   training; 'ours' some hundreds at a rate that falls as a cosine, from k-means
   of raw patches layer by layer. `ratio` is the paper's time over theirs.
-* filters: of every layer that a method made, how many filters win no patch and
-  the largest |cosine| of two, with raw scores for the paper's method and for
-  the model's own kernels, 'he_normal', and with whitened ones for ours.
+* filters: of every layer but the last, how many filters win no patch, the
+  largest |cosine| of two and how evenly they share patches, with raw scores
+  and with whitened ones; 'he_normal' are the model's own. No method makes the
+  dense layers.
 
 The filters of the first layer are drawn in a PNG of the same name; both files
 are written after every method.
