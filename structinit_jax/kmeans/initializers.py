@@ -91,7 +91,7 @@ def _own(network: Any, batch: jax.Array, names: set[str]) -> bool:
     jax.eval_shape(
         lambda params, batch: network.run(params, batch, visit),
         dict(network.shapes), batch)
-  except (TypeError, ValueError):
+  except (TypeError, ValueError, _networks().errors.FlaxError):
     return False
   return True
 
@@ -531,7 +531,7 @@ def joint(
   bias, if it has one, makes its outputs centred, at either scale. A layer whose
   inputs do not vary keeps its kernel. Centred clusters balance: a group's
   filters, weighted by the patches they win, sum to almost 0, so that their rank
-  is one less than their number, and two of them are nearly opposite.
+  is one less than their number; a group of two has nearly opposite ones.
 
   Args:
     model: a Linen or an NNX module; for others there is `clusters`.
