@@ -91,7 +91,7 @@ ROWS = {
     # Clusters of what a layer sees.
     'clusters': (
         si.kmeans.clusters(PIXELS, iterations=4), (2, 2, 2, 8), 3,
-        [(1, 1, 2, 1), (3, 3, 2, 12), (2, 2, 2, 0), (0, 3, 2, 8)]),
+        [(1, 1, 2, 2), (3, 3, 2, 12), (2, 2, 2, 0), (0, 3, 2, 8)]),
     # The baselines, with full masks and with sparse ones.
     'givens': (si.pruning.givens(density=0.5), (4, 8), 1, [(2, 4), (0, 8)]),
     'ramanujan_normal': (
