@@ -512,7 +512,8 @@ def filter_pictures(kernels: Mapping[str, np.ndarray]) -> bytes:
   tiles = {}
   for label, kernel in kernels.items():
     largest = np.abs(kernel).max((0, 1, 2))
-    tiles[label] = _mosaic(kernel / np.where(largest > 0, largest, 1), 16)
+    tiles[label] = _mosaic(
+        kernel / np.where(largest > 0, largest, 1), min(16, kernel.shape[-1]))
   height, width = next(iter(tiles.values())).shape[:2]
   with _figure(10, (8 * height / width + 0.2) * len(tiles)) as (figure, image):
     axes = figure.subplots(len(tiles), squeeze=False)[:, 0]

@@ -75,7 +75,7 @@ def _single(call: Any) -> bool:
   return call.kernel.shape[-1] == call.layer.window['groups']
 
 
-def _own(network: Any, batch: jax.Array, names: set[str]) -> bool:
+def _may_vary(network: Any, batch: jax.Array, names: set[str]) -> bool:
   """Returns whether these kernels may depend on the inputs of their layers."""
 
   def visit(call: Any) -> Any:
@@ -129,10 +129,10 @@ def _plan(
       found.setdefault(name, _networks().Layer(
           name, '', {}, 'no call of it is met: it is not used, or inside a '
           'transformation'))
-  own = {name for name, layer in found.items() if not layer.refused}
-  if not _own(network, batch, own):
-    for name in own:
-      if not _own(network, batch, {name}):
+  names = {name for name, layer in found.items() if not layer.refused}
+  if not _may_vary(network, batch, names):
+    for name in names:
+      if not _may_vary(network, batch, {name}):
         found[name] = found[name]._replace(
             refused='a transformation around it shares its parameters')
   served = {name: layer for name, layer in found.items() if not layer.refused}

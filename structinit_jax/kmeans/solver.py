@@ -99,6 +99,11 @@ def patches(
   return jnp.moveaxis(found, 2, 0).reshape(groups, len(chosen), -1)
 
 
+def _unit(v: jax.Array) -> jax.Array:
+  """Returns columns of norm 1; those of zeros stay."""
+  return v / jnp.sqrt(jnp.sum(v * v, 0) + _TINY)[None]
+
+
 def _turned(
     theta: jax.Array, toward: jax.Array) -> tuple[jax.Array, jax.Array]:
   """Turns filters from earlier ones, until no |cosine| is above `_ALIGNED`.
@@ -108,31 +113,27 @@ def _turned(
   the filters, unit vectors, and which were turned.
   """
 
-  def unit(v: jax.Array) -> jax.Array:
-    return v / jnp.sqrt(jnp.sum(v * v, 0) + _TINY)[None]
-
   def nearest(v: jax.Array) -> tuple[jax.Array, jax.Array]:
     cosines = jnp.triu(linalg.matmul(v.T, v), 1)
     other = jnp.abs(cosines).argmax(0)
     return other, jnp.take_along_axis(cosines, other[None], 0)[0]
 
   def aligned(carry: Any) -> jax.Array:
-    sweep, v, _, (_, cosine) = carry
-    del v
+    sweep, _, _, (_, cosine) = carry
     return (sweep < _SWEEPS) & jnp.any(jnp.abs(cosine) > _ALIGNED + _ROUNDING)
 
   def turn(carry: Any) -> Any:
     sweep, v, moved, (other, cosine) = carry
     other = v[:, other]
     aside = v - cosine[None] * other + 1e-3 * toward
-    aside = unit(aside - jnp.sum(aside * other, 0)[None] * other)
+    aside = _unit(aside - jnp.sum(aside * other, 0)[None] * other)
     near = jnp.abs(cosine) > _ALIGNED
-    v = jnp.where(near[None], unit(
+    v = jnp.where(near[None], _unit(
         _ALIGNED * jnp.sign(cosine)[None] * other
         + math.sqrt(1 - _ALIGNED**2) * aside), v)
     return sweep + 1, v, moved | near, nearest(v)
 
-  start = unit(theta)
+  start = _unit(theta)
   _, v, moved, _ = jax.lax.while_loop(
       aligned, turn,
       (0, start, jnp.zeros(theta.shape[1], bool), nearest(start)))
@@ -189,7 +190,7 @@ def cluster(
 
   def normalize(g: jax.Array) -> jax.Array:
     if not whiten:
-      return g / jnp.sqrt(jnp.sum(g * g, 0) + _TINY)[None]
+      return _unit(g)
     theta = jax.scipy.linalg.cho_solve(factor, g)
     return theta / jnp.sqrt(
         jnp.maximum(jnp.sum(theta * g, 0), 0) + _TINY)[None]
@@ -211,8 +212,8 @@ def cluster(
   # filters that win nothing are made anew until the last of all.
   left = 1 - np.arange(iterations) / max(1, round(_WARM * iterations))
   shares = jnp.asarray(temperature * np.maximum(0, left), x.dtype)
-  softened = jnp.asarray(left > 0)
   seeding = jnp.arange(iterations) < iterations - 1
+  softened = seeding & jnp.asarray(left > 0)
 
   def step(
       theta: jax.Array, now: tuple[base.Key, jax.Array, jax.Array, jax.Array]
@@ -229,7 +230,7 @@ def cluster(
     # A filter that wins nothing stays, unless it is made anew.
     found = jnp.where(weights.sum(0)[None] > 0, found, theta)
     if reseed:
-      unit = found / jnp.sqrt(jnp.sum(found * found, 0) + _TINY)[None]
+      unit = _unit(found)
       close = jnp.triu(
           jnp.abs(linalg.matmul(unit.T, unit)) > _ALIGNED, 1).any(0)
       lost = ((hard.sum(0) == 0) & seeds) | (close & early)
@@ -242,8 +243,7 @@ def cluster(
       fresh = normalize(x[jax.lax.top_k(chance, num)[1]].T)
       found = jnp.where(lost[None], fresh, found)
       found = jax.lax.cond(
-          early, lambda found, _: found, part, found,
-          fresh / jnp.sqrt(jnp.sum(fresh * fresh, 0) + _TINY)[None])
+          early, lambda found, _: found, part, found, _unit(fresh))
     return found, value.mean()
 
   theta, values = jax.lax.scan(

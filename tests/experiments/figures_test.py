@@ -272,6 +272,16 @@ def test_three_channels_are_colours(drawn, tmp_path):
 # ---- Figure 4.
 
 
+def test_filters_are_drawn_as_strong_as_they_can_be(drawn):
+  kernel = np.zeros((3, 4, 3, 2))
+  kernel[1, 2, 0, 0] = -1e-3
+  assert is_png(figures.filter_pictures({'one': kernel, 'two': kernel + 1}))
+  tiles = drawn[0].axes[0].images[0].get_array()
+  assert tiles.shape == (3, 9, 3)
+  np.testing.assert_allclose(tiles[1, 2], [0, 0.5, 0.5])
+  np.testing.assert_allclose(tiles[:, 5:], 0.5)  # of nothing, grey
+
+
 def test_packing_pictures_are_optimal_packings(drawn):
   assert is_png(figures.packing_pictures())
   lines, planes = drawn[0].axes

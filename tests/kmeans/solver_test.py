@@ -143,6 +143,11 @@ def test_no_two_filters_end_aligned(size, num, whiten):
   def measured(reseed):
     theta, _ = jax.jit(lambda key: solver.cluster(
         key, x, num, whiten=whiten, reseed=reseed))(KEY)
+    metric = np.eye(size)
+    if whiten:
+      metric = np.cov(x.T, bias=True) + np.var(x, axis=0).mean() * metric
+    lengths = np.einsum('ik,ij,jk->k', theta, metric, theta)
+    np.testing.assert_allclose(lengths, lengths[0], rtol=1e-3)
     stats = si.kmeans.statistics(theta, x, whiten=whiten)
     return float(stats.coherence), int(stats.dead.sum())
 
@@ -150,6 +155,23 @@ def test_no_two_filters_end_aligned(size, num, whiten):
   coherence, dead = measured(True)
   assert coherence < 0.9 + 1e-5
   assert dead == 0
+
+
+def test_filters_that_are_the_same_to_the_bit_are_turned():
+  theta = jnp.eye(4)[:, :1] * jnp.array([[1., -1., 1.]])
+  turned, moved = solver._turned(theta, jax.random.normal(KEY, (4, 3)))
+  assert moved.tolist() == [False, True, True]
+  cosines = np.asarray(turned.T @ turned)
+  np.testing.assert_allclose(np.diag(cosines), 1, atol=1e-6)
+  assert np.abs(np.triu(cosines, 1)).max() < 0.9 + 1e-5
+
+
+@pytest.mark.parametrize('iterations', [1, 2, 3])
+def test_filters_are_turned_however_few_iterations_there_are(iterations):
+  x = jax.random.normal(KEY, (40, 2))
+  theta, _ = solver.cluster(KEY, x, 2, iterations=iterations)
+  stats = si.kmeans.statistics(theta, x, whiten=True)
+  assert float(stats.coherence) < 0.9 + 1e-5
 
 
 def test_more_filters_than_lines_fit_end_as_they_can():
