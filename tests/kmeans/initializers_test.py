@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import structinit_jax as si
+from structinit_jax.kmeans import objectives
 
 pytestmark = pytest.mark.optimized
 
@@ -420,25 +421,32 @@ def test_nnx_normalizes_by_the_batch_whatever_the_mode():
   class Mode(nnx.Module):
     """Tells its norm which statistics to use."""
 
-    def __init__(self, rngs):
+    def __init__(self, rngs, average):
       self.first = nnx.Conv(3, 4, (3, 3), rngs=rngs)
-      self.norm = nnx.BatchNorm(4, rngs=rngs)
+      self.norm = nnx.BatchNorm(4, use_running_average=average, rngs=rngs)
       self.last = nnx.Conv(4, 4, (3, 3), rngs=rngs)
 
-    def __call__(self, x, train=False, keyword=True):
-      x = self.first(x)
-      x = (self.norm(x, use_running_average=not train) if keyword else
-           self.norm(x, not train))
+    def __call__(self, x, second=None, **named):
+      x = self.norm(self.first(x), *([] if second is None else [second]),
+                    **named)
       return self.last(nnx.relu(x))
 
-  model = Mode(nnx.Rngs(0))
-  params = nnx.state(model, nnx.Param)
-  losses = [
-      float(si.kmeans.joint_loss(model, params, IMAGES, arguments=arguments))
-      for arguments in ({}, {'train': True}, {'keyword': False},
-                        {'train': True, 'keyword': False})]
-  assert losses == [losses[0]] * 4
-  assert not model.norm.use_running_average
+  losses = []
+  for average in (True, False):
+    model = Mode(nnx.Rngs(0), average)
+    params = nnx.state(model, nnx.Param)
+    losses += [
+        float(si.kmeans.joint_loss(model, params, IMAGES, arguments=arguments))
+        for arguments in ({}, {'use_running_average': True},
+                          {'use_running_average': False}, {'second': True})]
+    assert model.norm.use_running_average == average
+  x = nnx.relu(model.norm(model.first(IMAGES), use_running_average=False))
+  layers = {'first': IMAGES, 'last': x}
+  want = sum(
+      100 * si.kmeans.cosine_penalty(params[name]['kernel'][...])
+      - objectives.total(si.kmeans.scores(params[name]['kernel'][...], inputs))
+      for name, inputs in layers.items())
+  np.testing.assert_allclose(losses, float(want), rtol=1e-5)
 
 
 def test_gated_layers_are_served():
