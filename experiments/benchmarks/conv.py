@@ -21,8 +21,9 @@ import jax.numpy as jnp
 from experiments.benchmarks import common
 from experiments.models import conv
 
-_CASES = (  # image size, channels in, channels out, stride
-    (8, 1, 32, 2), (4, 32, 64, 2), (28, 1, 32, 2), (14, 32, 32, 1),
+_CASES = (  # image size, window, channels in, channels out, stride
+    (8, 3, 1, 32, 2), (4, 3, 32, 64, 2), (28, 3, 1, 32, 2), (14, 3, 32, 32, 1),
+    (16, 11, 3, 16, 1), (16, 11, 16, 16, 2),
 )
 _BATCH, _ROUNDS, _STEPS = 32, 3, 2
 
@@ -55,19 +56,19 @@ def _step(fn: Callable[..., jax.Array], stride: int) -> Callable[..., Any]:
 def measure() -> list[dict[str, Any]]:
   """Times every case; returns medians in seconds and their ratio."""
   rows = []
-  for size, c_in, c_out, stride in _CASES:
+  for size, window, c_in, c_out, stride in _CASES:
     for seeds in (1, 10):
       x_key, kernel_key = jax.random.split(jax.random.key(0))
       x = jax.random.normal(x_key, (seeds, _BATCH, size, size, c_in))
-      kernel = jax.random.normal(kernel_key, (seeds, 3, 3, c_in, c_out))
+      kernel = jax.random.normal(kernel_key, (seeds, window, window, c_in, c_out))
       rounds = common.rounds({
           name: functools.partial(_step(fn, stride), x, kernel)
           for name, fn in (('xla', _xla), ('patches', _patches))}, _ROUNDS)
       xla, patches = (statistics.median(r[name] for r in rounds)
                       for name in ('xla', 'patches'))
       rows.append({
-          'size': size, 'c_in': c_in, 'c_out': c_out, 'stride': stride,
-          'seeds': seeds, 'xla_seconds': xla, 'patches_seconds': patches,
+          'size': size, 'window': window, 'c_in': c_in, 'c_out': c_out,
+          'stride': stride, 'seeds': seeds, 'xla_seconds': xla, 'patches_seconds': patches,
           'ratio': statistics.median(
               r['xla'] / r['patches'] for r in rounds)})
   return rows
@@ -80,8 +81,8 @@ def main() -> None:
   arguments = parser.parse_args()
   rows = measure()
   for row in rows:
-    print('{size:3d}x{size:<3d} {c_in:3d} -> {c_out:3d} stride {stride} seeds '
-          '{seeds:2d}: ratio {ratio:6.2f}'.format(**row))
+    print('{size:3d}x{size:<3d} window {window:2d} {c_in:3d} -> {c_out:3d} '
+          'stride {stride} seeds {seeds:2d}: ratio {ratio:6.2f}'.format(**row))
   common.write(arguments.out, rows)
 
 

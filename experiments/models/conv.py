@@ -1,8 +1,8 @@
 """A convolution that is fast on CPU, also when seeds are vmapped."""
 
 from collections.abc import Sequence
-import functools
-import operator
+import itertools
+import math
 from typing import Any
 
 import jax
@@ -12,7 +12,8 @@ import jax.numpy as jnp
 __all__ = ['conv_general_dilated']
 
 _PLAIN = (None, 1, (1, 1))
-_PIXELS = 64  # of a window, from which it is made one axis after the other
+_PIXELS = 64  # of a window, from which outputs are made by tiles
+_TILE = 4  # outputs a side
 
 
 def conv_general_dilated(
@@ -82,20 +83,50 @@ def _patches_times_matrix(
   sh, sw = strides
   rows = (height + top + bottom - windows[0]) // sh + 1
   columns = (width + left + right - windows[1]) // sw + 1
-  down, across = range(0, kh * dh, dh), range(0, kw * dw, dw)
   if kh * kw < _PIXELS:
     patches = [
         lax.slice(x, (0, i, j, 0),
                   (batch, i + (rows - 1) * sh + 1, j + (columns - 1) * sw + 1,
-                   c_in), (1, sh, sw, 1)) for i in down for j in across]
+                   c_in), (1, sh, sw, 1))
+        for i in range(0, kh * dh, dh) for j in range(0, kw * dw, dw)]
     return jnp.concatenate(patches, axis=-1) @ kernel.reshape(-1, c_out)
-  # XLA computes again in every slice whatever elementwise made the images.
-  wide = jnp.concatenate([
-      lax.slice(x, (0, 0, j, 0),
-                (*x.shape[:2], j + (columns - 1) * sw + 1, c_in),
-                (1, 1, sw, 1)) for j in across], axis=-1)
-  return functools.reduce(operator.add, [
-      lax.slice(wide, (0, i, 0, 0),
-                (batch, i + (rows - 1) * sh + 1, columns, kw * c_in),
-                (1, sh, 1, 1)) @ row.reshape(-1, c_out)
-      for i, row in zip(down, kernel, strict=True)])
+  return _tiles_times_matrix(
+      x, kernel, (sh, sw), windows, dilation, (rows, columns))
+
+
+def _tiles_times_matrix(
+    x: jax.Array, kernel: jax.Array, strides: Sequence[int],
+    windows: Sequence[int], dilation: Sequence[int], places: Sequence[int],
+) -> jax.Array:
+  """Makes tiles of outputs of the union of their windows, by one product.
+
+  Large windows overlap, so that most of the time goes into writing patches. The
+  outputs of a tile share one; it is as large as all their windows together, and
+  each has the kernel at another place in it, among zeros.
+  """
+  c_out = kernel.shape[-1]
+  tile = [min(_TILE, count) for count in places]
+  counts = [math.ceil(n / t) for n, t in zip(places, tile, strict=True)]
+  steps = [t * s for t, s in zip(tile, strides, strict=True)]
+  spans = [w + (t - 1) * s
+           for w, t, s in zip(windows, tile, strides, strict=True)]
+  ends = [(n - 1) * step for n, step in zip(counts, steps, strict=True)]
+  x = lax.pad(x, jnp.zeros((), x.dtype), [
+      (0, 0, 0),
+      *((0, end + span - size, 0)
+        for end, span, size in zip(ends, spans, x.shape[1:3], strict=True)),
+      (0, 0, 0)])
+  for axis in (1, 0):
+    x = jnp.concatenate([
+        lax.slice_in_dim(x, i, i + ends[axis] + 1, steps[axis], axis + 1)
+        for i in range(spans[axis])], axis=-1)
+  kernels = jnp.stack([
+      lax.pad(kernel, jnp.zeros((), kernel.dtype), [
+          *((i * s, span - w - i * s, d - 1) for i, s, span, w, d in zip(
+              place, strides, spans, windows, dilation, strict=True)),
+          (0, 0, 0), (0, 0, 0)])
+      for place in itertools.product(*map(range, tile))], axis=3)
+  y = x @ kernels.reshape(x.shape[-1], -1)
+  y = y.reshape(len(x), *counts, *tile, c_out).transpose(0, 1, 3, 2, 4, 5)
+  y = y.reshape(len(x), counts[0] * tile[0], counts[1] * tile[1], c_out)
+  return y[:, :places[0], :places[1]]

@@ -78,6 +78,5 @@ def get_config(chosen: str = 'sgd') -> ml_collections.ConfigDict:
         'LSUV = lsuv',
         "K-means, joint = kmeans(method='joint', start='greedy', steps=300, "
         f'learning_rate=0.003, decay=True, {SELECT})',
-        f"K-means, greedy = kmeans(method='greedy', {SELECT})",
         f"K-means, whitened = kmeans(method='whitened', {SELECT})")
   return config
