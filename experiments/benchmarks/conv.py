@@ -60,7 +60,8 @@ def measure() -> list[dict[str, Any]]:
     for seeds in (1, 10):
       x_key, kernel_key = jax.random.split(jax.random.key(0))
       x = jax.random.normal(x_key, (seeds, _BATCH, size, size, c_in))
-      kernel = jax.random.normal(kernel_key, (seeds, window, window, c_in, c_out))
+      kernel = jax.random.normal(
+          kernel_key, (seeds, window, window, c_in, c_out))
       rounds = common.rounds({
           name: functools.partial(_step(fn, stride), x, kernel)
           for name, fn in (('xla', _xla), ('patches', _patches))}, _ROUNDS)
@@ -68,7 +69,8 @@ def measure() -> list[dict[str, Any]]:
                       for name in ('xla', 'patches'))
       rows.append({
           'size': size, 'window': window, 'c_in': c_in, 'c_out': c_out,
-          'stride': stride, 'seeds': seeds, 'xla_seconds': xla, 'patches_seconds': patches,
+          'stride': stride, 'seeds': seeds, 'xla_seconds': xla,
+          'patches_seconds': patches,
           'ratio': statistics.median(
               r['xla'] / r['patches'] for r in rounds)})
   return rows
