@@ -31,11 +31,18 @@ def rounds(steps: Mapping[str, Step], count: int) -> list[dict[str, float]]:
           for _ in range(count)]
 
 
+def _cores() -> int | None:
+  """Returns how many cores this process may use, where that can be asked."""
+  if hasattr(os, 'sched_getaffinity'):
+    return len(os.sched_getaffinity(0))
+  return os.cpu_count()
+
+
 def write(out: pathlib.Path, rows: list[dict[str, Any]], **facts: Any) -> None:
   """Writes the rows and what they were measured with."""
   out.write_text(json.dumps({
       'jax': jax.__version__, 'machine': platform.machine(),
-      'device': jax.devices()[0].device_kind, 'cores': os.cpu_count(),
+      'device': jax.devices()[0].device_kind, 'cores': _cores(),
       'environment': {
           name: os.environ[name] for name in _VARIABLES if name in os.environ},
       **facts, 'rows': rows}, indent=1) + '\n')
