@@ -75,8 +75,8 @@ def get_config(chosen: str = 'sgd') -> ml_collections.ConfigDict:
     config.initializers = (
         'Xavier = glorot_normal',
         'He = he_normal',
-        'LSUV = lsuv',
         "K-means, joint = kmeans(method='joint', start='greedy', steps=300, "
         f'learning_rate=0.003, decay=True, {SELECT})',
-        f"K-means, whitened = kmeans(method='whitened', {SELECT})")
+        f"K-means, whitened = kmeans(method='whitened', {SELECT})",
+        'LSUV = lsuv')
   return config
