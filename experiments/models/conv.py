@@ -83,6 +83,8 @@ def _patches_times_matrix(
   sh, sw = strides
   rows = (height + top + bottom - windows[0]) // sh + 1
   columns = (width + left + right - windows[1]) // sw + 1
+  if min(rows, columns, batch) < 1:
+    return jnp.zeros((batch, max(rows, 0), max(columns, 0), c_out), x.dtype)
   if kh * kw < _PIXELS:
     patches = [
         lax.slice(x, (0, i, j, 0),

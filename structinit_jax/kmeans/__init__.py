@@ -23,9 +23,11 @@ random choice of patches; assignments are soft at first, and filters that win
 nothing, or are nearly aligned with another, are made anew from patches that no
 filter explains. Images hold a pattern and its negative alike, and so, at the
 end, do clusters: in the last iterations filters are turned from each other
-until no |cosine| is above 0.9. A layer's score depends on those before it by
-what they feed it, and on none after it: one run in order is all there is to do.
-The ridge r keeps filters from the high frequencies that images hardly have.
+until no |cosine| is above 0.9, where the span of the patches has room for that:
+16 filters of two live inputs stay crowded, as `Statistics` tells. A layer's
+score depends on those before it by what they feed it, and on none after it: one
+run in order is all there is to do. The ridge r keeps filters from the high
+frequencies that images hardly have.
 
 Clusters of centred patches balance: weighted by the patches they win, the
 filters of a layer sum to 0 but for those that were turned, so that a kernel of
@@ -43,8 +45,8 @@ shrink.
   (`experiments/published/benchmarks/kmeans.png`). Raw patches behind a ReLU all
   point to the positive orthant, and few of its filters win any there, whatever
   the penalty: after 10,000 steps on 256 images of CIFAR-10, 9 of 128 in the
-  last layer. Of whitened ones all win, in all layers, and no |cosine| is above
-  0.6 (`experiments/published/benchmarks/kmeans.json`).
+  last layer. Of whitened ones all win, in all convolutions, and no |cosine| is
+  above 0.6 (`experiments/published/benchmarks/kmeans.json`).
 * From k-means of raw patches, layer by layer (`start='greedy'`), 300 steps
   reach a lower value of the paper's loss than its 10,000, in a 22nd of the
   time.

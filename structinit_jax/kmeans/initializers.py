@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
+import contextlib
 import functools
 import importlib
 import math
@@ -70,6 +71,22 @@ def _check_batch(batch: Any) -> jax.Array:
   return batch
 
 
+def _auto_mesh() -> Any:
+  """Returns a context where no mesh axis is explicit: XLA places everything."""
+  mesh = jax.sharding.get_abstract_mesh()
+  if not mesh.explicit_axes:
+    return contextlib.nullcontext()
+  return jax.sharding.use_abstract_mesh(mesh.update_axis_types(
+      dict.fromkeys(mesh.explicit_axes, jax.sharding.AxisType.Auto)))
+
+
+def _placed(function: Callable[..., Any], *arrays: Any) -> Any:
+  """Calls a function of arrays there; its results are on all devices."""
+  if not jax.sharding.get_abstract_mesh().explicit_axes:
+    return function(*arrays)
+  return jax.sharding.auto_axes(function, out_sharding=jax.P())(*arrays)
+
+
 def _single(call: Any) -> bool:
   """Returns whether a filter has a group of its own: no clusters."""
   return call.kernel.shape[-1] == call.layer.window['groups']
@@ -112,6 +129,9 @@ def _plan(
       if _single(call):
         layer = layer._replace(
             refused='it has one filter a group, nothing to tell apart')
+      elif base.fan_in(call.kernel.shape) == 1:
+        layer = layer._replace(
+            refused='its window sees one number, where all filters are alike')
       elif count < filters:
         images = math.ceil(filters / max(1, count / len(batch)))
         layer = layer._replace(refused=(
@@ -125,10 +145,12 @@ def _plan(
       dict(network.shapes), batch)
   last = next(reversed(found), None)
   for name, struct in network.shapes.items():
-    if name.split('/')[-1] == 'kernel' and len(struct.shape) > 1:
-      found.setdefault(name, _networks().Layer(
-          name, '', {}, 'no call of it is met: it is not used, or inside a '
-          'transformation'))
+    leaf = name.split('/')[-1]
+    if len(struct.shape) > 1 and leaf not in ('bias', 'scale'):
+      found.setdefault(name, _networks().Layer(name, '', {}, (
+          'no call of it is met: it is not used, or inside a transformation'
+          if leaf == 'kernel' else 'it is no kernel of a convolution or a '
+          'dense layer')))
   names = {name for name, layer in found.items() if not layer.refused}
   if not _may_vary(network, batch, names):
     for name in names:
@@ -166,8 +188,8 @@ def _plan(
     note = '' if select else (
         '; the last layer, if dense, has to be asked for by select')
     raise ValueError(
-        f'{what} has no layer to serve: select={select!r}, and the layers with '
-        f'a kernel are {every}{note}')
+        f'{what} has no layer to serve: select={select!r}, and the leaves are '
+        f'{every}{note}')
   return chosen
 
 
@@ -325,8 +347,7 @@ def _structured(
 
   def values(key: base.Key) -> tuple[dict[str, jax.Array], Any]:
     base.check_key(key)
-    params = initial(key)
-    return solve(key, params, batch)
+    return _placed(lambda key: solve(key, initial(key), batch), key)
 
   def pick(params: Mapping[str, jax.Array], shapes: base.PyTree) -> Any:
     names, structs, treedef = tree.flatten_with_names(shapes)
@@ -354,7 +375,7 @@ def _structured(
     params, losses = values(key)
     made = pick(params, shapes)
     aux = {'masks': jax.tree.map(lambda _: True, made),
-           'kmeans': measure(params, batch)}
+           'kmeans': _placed(lambda params: measure(params, batch), params)}
     if losses is not None:
       aux['losses'] = losses
     return made, aux
@@ -427,12 +448,12 @@ def clusters(
 
   Returns:
     An Initializer of kernels (*window, in / groups, out); `with_axes` for other
-    layouts.
+    layouts. In a group whose patches do not vary filters are Gaussian.
 
   Raises:
     ValueError: for inputs that are not finite, constant or not floating-point;
-      when called, for a kernel that does not fit them, or that has more filters
-      than there are patches.
+      when called, for a kernel that does not fit them, that sees one number at
+      a time, or that has more filters than there are patches.
 
   Example:
     >>> import jax, structinit_jax as si
@@ -457,8 +478,13 @@ def clusters(
     if not math.prod(shape):
       return jnp.zeros(shape, dtype)
     struct = jax.ShapeDtypeStruct(shape, dtype)
-    jax.eval_shape(functools.partial(
-        objectives.responses, **window), struct, x)  # its errors
+    with _auto_mesh():
+      jax.eval_shape(functools.partial(
+          objectives.responses, **window), struct, x)  # its errors
+    if base.fan_in(shape) == 1:
+      raise ValueError(
+          f'kernel {shape} sees one number at a time, where all filters are '
+          'alike; a window of two at least has clusters')
     count = solver.window_count(x.shape, shape, window)
     filters = shape[-1] // groups
     if filters < fewest:
@@ -469,7 +495,7 @@ def clusters(
       raise ValueError(
           f'kernel {shape} has {filters} filters a group, more than the '
           f'{count} patches of inputs {x.shape}; at most {count} would do')
-    return make(key, x.astype(dtype), shape)
+    return _placed(lambda key: make(key, x.astype(dtype), shape), key)
 
   @functools.partial(jax.jit, static_argnums=2)
   def make(
@@ -478,6 +504,9 @@ def clusters(
     most = max(patches, shape[-1] // groups)
     found = solver.patches(which, x, shape, window, most)
     theta = _by_group(how, found, shape[-1] // groups, **options)
+    # Where patches do not vary a filter is 0: there it is drawn.
+    drawn = jax.random.normal(jax.random.fold_in(how, 1), theta.shape, x.dtype)
+    theta = jnp.where(jnp.any(theta != 0, 1, keepdims=True), theta, drawn)
     y = jnp.einsum('gnp,gpk->gnk', found, theta, precision='highest')
     y, unit = objectives.scaled(y, (1,))
     variance = y.var(1, keepdims=True)
@@ -518,7 +547,8 @@ def joint(
   * 'whitened' (default): one layer after the other, on the way of one run,
     k-means of the whitened patches, softened at first; filters that win no
     patch, or are aligned with another, are made anew, and at the end turned
-    from each other until no |cosine| is above 0.9, where fan_in leaves room.
+    from each other until no |cosine| is above 0.9, where the span of the
+    patches leaves room.
     Layers see only those before them, so one run in order is all there is to
     do.
   * 'greedy': the same without softening and making anew, as Coates and Ng.
@@ -614,8 +644,9 @@ def joint(
       'learning_rate': base.positive('learning_rate', learning_rate),
       'penalty': base.positive('penalty', penalty, or_zero=True),
       'kind': kind, 'decay': decay, 'whiten': whiten}
-  network = _networks().network(model, batch, arguments)
-  chosen = _plan(network, batch, select, 'kmeans.joint')
+  with _auto_mesh():
+    network = _networks().network(model, batch, arguments)
+    chosen = _plan(network, batch, select, 'kmeans.joint')
   centered = method != 'joint'
   layerwise = functools.partial(
       _layerwise, network=network, chosen=chosen, center=centered)
@@ -679,8 +710,9 @@ def lsuv(
   Source: D. Mishkin and J. Matas, All you need is a good init, ICLR 2016.
   """
   batch = _check_batch(batch)
-  network = _networks().network(model, batch, arguments)
-  chosen = _plan(network, batch, select, 'kmeans.lsuv', clusters=False)
+  with _auto_mesh():
+    network = _networks().network(model, batch, arguments)
+    chosen = _plan(network, batch, select, 'kmeans.lsuv', clusters=False)
 
   def solve(
       key: base.Key, params: dict[str, jax.Array], batch: jax.Array
@@ -740,11 +772,15 @@ def joint_loss(
 
   Source: Zhou, equation 5.
   """
-  network, given, batch = _given(model, params, batch, arguments)
-  chosen = _plan(network, batch, select, 'kmeans.joint_loss')
-  return _loss(
-      network, chosen, given, batch, whiten=whiten, kind=kind,
-      penalty=base.positive('penalty', penalty, or_zero=True))
+  penalty = base.positive('penalty', penalty, or_zero=True)
+
+  def loss(params: base.PyTree, batch: jax.typing.ArrayLike) -> jax.Array:
+    network, given, batch = _given(model, params, batch, arguments)
+    chosen = _plan(network, batch, select, 'kmeans.joint_loss')
+    return _loss(network, chosen, given, batch, whiten=whiten, kind=kind,
+                 penalty=penalty)
+
+  return _placed(loss, params, batch)
 
 
 def _given(
@@ -799,6 +835,10 @@ def layer_statistics(
 
   Source: `statistics`, of all layers in one run.
   """
-  network, given, batch = _given(model, params, batch, arguments)
-  return jax.jit(functools.partial(_measure, network, None, whiten))(
-      given, batch)
+
+  def measure(params: base.PyTree, batch: jax.typing.ArrayLike) -> Any:
+    network, given, batch = _given(model, params, batch, arguments)
+    return jax.jit(functools.partial(_measure, network, None, whiten))(
+        given, batch)
+
+  return _placed(measure, params, batch)

@@ -166,7 +166,7 @@ def cluster(
     reseed: whether filters that win nothing are made anew from badly explained
       patches, until the last iteration, and those that are aligned with another
       in the first three quarters; in the last they are turned from it, so that
-      no two end with |cosine| > 0.9, where fan_in leaves room for that.
+      no two end with |cosine| > 0.9, where the span of the patches leaves room.
 
   Returns:
     The filters (fan_in, num), at a scale of no meaning if whitened, else of
@@ -204,10 +204,18 @@ def cluster(
 
   lengths = jnp.sum(x * x, 1)
   usable = lengths > _ROUNDING * power * size
-  noise, key = jax.random.split(key)
-  chance = jnp.where(usable, jax.random.gumbel(noise, (count,), x.dtype),
-                     -jnp.inf)
-  theta = normalize(x[jax.lax.top_k(chance, num)[1]].T)
+  noise, key, mixing = jax.random.split(key, 3)
+  mixtures = _unit(linalg.matmul(
+      x.T, jax.random.normal(mixing, (count, num), x.dtype)))
+
+  def begin(weights: jax.Array, noise: base.Key) -> jax.Array:
+    """Draws patches as filters; if too few are usable, mixtures of all."""
+    chance = jnp.where(
+        usable, weights + jax.random.gumbel(noise, (count,), x.dtype), -jnp.inf)
+    chosen = jax.lax.top_k(chance, num)[1]
+    return normalize(jnp.where(usable[chosen][None], x[chosen].T, mixtures))
+
+  theta = begin(jnp.zeros(count, x.dtype), noise)
   # The last iterations are at temperature 0, and turn in place of making anew;
   # filters that win nothing are made anew until the last of all.
   left = 1 - np.arange(iterations) / max(1, round(_WARM * iterations))
@@ -227,8 +235,8 @@ def cluster(
     weights = jnp.where(share > 0, soft, hard)
     value = s.max(1)
     found = normalize(linalg.matmul(x.T, weights))
-    # A filter that wins nothing stays, unless it is made anew.
-    found = jnp.where(weights.sum(0)[None] > 0, found, theta)
+    # A filter that wins nothing, or zeros, stays, unless it is made anew.
+    found = jnp.where(jnp.any(found != 0, 0)[None], found, theta)
     if reseed:
       unit = _unit(found)
       close = jnp.triu(
@@ -237,13 +245,11 @@ def cluster(
       # Raw lengths, whitened or not: a rough weight of where to begin anew.
       unexplained = jnp.maximum(
           lengths - jnp.maximum(value, 0)**2 * (power if whiten else 1), 0)
-      chance = jnp.where(
-          usable, jnp.log(unexplained + _TINY) + jax.random.gumbel(
-              noise, (count,), s.dtype), -jnp.inf)
-      fresh = normalize(x[jax.lax.top_k(chance, num)[1]].T)
+      fresh = begin(jnp.log(unexplained + _TINY), noise)
       found = jnp.where(lost[None], fresh, found)
       found = jax.lax.cond(
-          early, lambda found, _: found, part, found, _unit(fresh))
+          early, lambda found, _: found, part, found,
+          _unit(_unit(fresh) + mixtures))
     return found, value.mean()
 
   theta, values = jax.lax.scan(

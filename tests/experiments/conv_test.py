@@ -80,6 +80,21 @@ def test_a_single_row_of_a_single_image():
   _check(x, kernel, (1, 1), ['SAME'])
 
 
+@pytest.mark.parametrize('batch, size, window', [
+    (2, 4, (3, 5)), (2, 4, (5, 3)), (2, 7, (8, 8)), (0, 9, (3, 3)),
+    (0, 9, (8, 8))])
+def test_no_outputs(batch, size, window):
+  x, kernel = _draw((batch, size, size, 2), (*window, 2, 3))
+  _check(x, kernel, (2, 1), ['VALID'])
+
+
+@pytest.mark.parametrize('strides', [(1, 1), (2, 3), (13, 1)])
+@pytest.mark.parametrize('size', [(5, 6), (13, 21)])
+def test_large_windows_on_small_images_and_in_parts_of_tiles(size, strides):
+  x, kernel = _draw((2, *size, 2), (9, 8, 2, 3))
+  _check(x, kernel, strides, ['SAME', ((4, 9), (8, 3))])
+
+
 @pytest.mark.parametrize('axes', [(None, 0), (0, 0)])
 def test_vmap_over_kernels(axes):
   x, kernel = _draw((4, 2, 7, 7, 3), (4, 3, 3, 3, 5))

@@ -255,6 +255,35 @@ def test_over_devices(kind):
       np.testing.assert_allclose, atol=1e-3), params, want)
 
 
+@pytest.mark.parametrize('wrap', [lambda f: f, jax.jit])
+def test_inside_a_mesh_of_explicit_axes(wrap):
+  """What comes out can be used there: it is on all devices of that mesh."""
+  mesh = jax.make_mesh(
+      (8,), ('data',), axis_types=(jax.sharding.AxisType.Explicit,))
+  x = jax.random.normal(KEY, (64, 9))
+  model = nn.Sequential([nn.Dense(8), nn.relu, nn.Dense(8)])
+  shapes = shapes_of(model, x)
+
+  def everything(x):
+    params, aux = fast(model, x).init_with_aux(KEY, shapes)
+    return (
+        params, aux['kmeans'], si.kmeans.lsuv(model, x)(KEY, shapes),
+        si.kmeans.clusters(x, iterations=4)(KEY, (9, 8)),
+        si.kmeans.joint_loss(model, params, x),
+        si.kmeans.layer_statistics(model, params, x))
+
+  want = everything(x)
+  with jax.set_mesh(mesh):
+    divided = jax.device_put(x, jax.sharding.NamedSharding(mesh, jax.P('data')))
+    got = wrap(lambda: everything(divided))()
+    for leaf in jax.tree.leaves(got):
+      assert leaf.sharding.mesh.axis_types == mesh.axis_types
+    y = model.apply({'params': got[0]}, divided)
+  assert y.sharding.spec[0] == 'data'
+  jax.tree.map(functools.partial(
+      np.testing.assert_allclose, rtol=1e-4, atol=1e-4), got, want)
+
+
 def test_without_biases_and_normalization():
   model = Net(norm=False, use_bias=False)
   params = fast(model, IMAGES)(KEY, shapes_of(model))
@@ -395,6 +424,52 @@ def test_layers_that_share_parameters_are_named(kind, make):
   jax.tree.map(np.testing.assert_array_equal, params[shared], own)
   with pytest.raises(ValueError, match='shares its parameters'):
     make(model, x, select=f'{shared}/.*kernel')
+
+
+def test_weights_of_other_names_are_named():
+  class Other(nn.Module):
+    """A weight of its own, and a layer that stores blocks."""
+
+    @nn.compact
+    def __call__(self, x):
+      x = nn.relu(nn.Dense(6, name='stem')(x))
+      x = x @ self.param('w', nn.initializers.lecun_normal(), (6, 8))
+      x = si.layers.SAODense(8, degree=2, name='sparse')(x)
+      return nn.Dense(3, name='head')(x)
+
+  x = IMAGES[:, 0]
+  with pytest.warns(UserWarning, match='leaves as they are') as caught:
+    fast(Other(), x)
+  names = {*si.leaf_names(shapes_of(Other(), x))} - {
+      f'{layer}/{leaf}' for layer in ('stem', 'sparse', 'head')
+      for leaf in ('kernel', 'bias')}
+  assert 'w' in names
+  for name in names:
+    assert f'{name} (it is no kernel of a conv' in str(caught[0].message)
+  with pytest.raises(ValueError, match=r"leaf 'w' of shape \(6, 8\)"):
+    fast(Other(), x, select='w')
+
+
+def test_windows_of_one_number_are_refused():
+  model = nn.Sequential([nn.Conv(8, (1, 1)), nn.relu, nn.Conv(8, (3, 3))])
+  gray = IMAGES[..., :1]
+  with pytest.warns(UserWarning, match='layers_0/kernel .its window sees one'):
+    init_fn = fast(model, gray)
+  assert [*init_fn.init_with_aux(KEY, shapes_of(model, gray))[1]['kmeans']] == [
+      'layers_2/kernel']
+  with pytest.raises(ValueError, match='sees one number at a time'):
+    si.kmeans.clusters(gray)(KEY, (1, 1, 1, 8))
+
+
+def test_clusters_of_a_group_that_does_not_vary_are_drawn():
+  x = IMAGES[..., :2].at[..., 1].set(3.)
+  kernel = si.kmeans.clusters(x, groups=2)(KEY, (3, 3, 1, 8))
+  assert np.isfinite(kernel).all()
+  lengths = np.linalg.norm(np.asarray(kernel).reshape(9, 8), axis=0)
+  assert (lengths > 0.1).all()
+  z = jnp.zeros((64, 8)).at[:10, 0].set(1).at[:5, 1].set(2)
+  raw = si.kmeans.clusters(z, whiten=False)(KEY, (8, 16))
+  assert (np.linalg.norm(raw, axis=0) > 0.1).all()
 
 
 @pytest.mark.parametrize('norm', [

@@ -206,3 +206,16 @@ def test_a_few_constant_patches_do_no_harm():
     theta, _ = solver.cluster(KEY, x, 6, whiten=whiten)
     assert np.isfinite(theta).all()
     assert (np.linalg.norm(theta, axis=0) > 0.1).all()
+
+
+@pytest.mark.parametrize('whiten', [False, True])
+@pytest.mark.parametrize('seed', range(3))
+def test_patches_that_are_mostly_zeros_give_filters_that_differ(seed, whiten):
+  """Fewer patches that are none than filters: mixtures begin in their place."""
+  rng = np.random.default_rng(seed)
+  x = rng.random((300, 6)) * (rng.random((300, 6)) < 0.02)
+  x[:6] = np.eye(6)  # their span is everything
+  assert (x.any(1)).sum() < 60
+  theta, _ = solver.cluster(KEY, jnp.asarray(x, jnp.float32), 60, whiten=whiten)
+  assert (np.linalg.norm(theta, axis=0) > 0.1).all()
+  assert float(si.kmeans.statistics(theta, x).coherence) < 0.95
