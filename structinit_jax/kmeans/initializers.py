@@ -542,7 +542,8 @@ def joint(
   r"""Makes kernels whose filters are the clusters of what they see in a batch.
 
   The model runs on the batch, and every convolution or dense layer is met with
-  its true inputs, window, strides and padding; no model is rewritten.
+  its true inputs, window, strides and padding; no model is rewritten. The first
+  call compiles all layers into one program, a second or two each on a CPU.
 
   * 'whitened' (default): one layer after the other, on the way of one run,
     k-means of the whitened patches, softened at first; filters that win no
