@@ -81,7 +81,7 @@ def _auto_mesh() -> Any:
 
 
 def _placed(function: Callable[..., Any], *arrays: Any) -> Any:
-  """Calls a function of arrays there; its results are on all devices."""
+  """Calls a function where no axis is explicit; results are on all devices."""
   if not jax.sharding.get_abstract_mesh().explicit_axes:
     return function(*arrays)
   return jax.sharding.auto_axes(function, out_sharding=jax.P())(*arrays)
