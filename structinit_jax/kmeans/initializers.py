@@ -543,7 +543,8 @@ def joint(
 
   The model runs on the batch, and every convolution or dense layer is met with
   its true inputs, window, strides and padding; no model is rewritten. The first
-  call compiles all layers into one program, a second or two each on a CPU.
+  call compiles all layers into one program, which of deep models takes longer
+  than to run it.
 
   * 'whitened' (default): one layer after the other, on the way of one run,
     k-means of the whitened patches, softened at first; filters that win no
