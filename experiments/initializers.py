@@ -8,6 +8,7 @@ import functools
 import re
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
@@ -333,6 +334,8 @@ def _subspace(
 
 def _sees(body: str, images: int, look: Callable[..., Any]) -> Recipe:
   """Puts an initializer that looks at images over the kernels of `body`."""
+  # Options that fit no model are refused here, not when it is their turn.
+  look(nn.Dense(2), jnp.eye(4), select='kernel')
   return Recipe(((r'.*kernel', _by_rank(_body(body))), *_REST),
                 look=look, images=base.integer('images', images, 1))
 

@@ -4,7 +4,8 @@
 
 The network of Zhou's table 1 and the first 256 training images of CIFAR-10,
 scaled to [-1, 1]; convolutions alone are made. Compiled programs, one after the
-other in one process: an hour on two cores, unless `--steps` are fewer.
+other in one process: an hour and a half on two cores, unless `--steps` are
+fewer.
 
 * loss: the paper's loss, raw scores and lambda = 100, averaged over the
   quarters of the batch, and the seconds to get there. 'paper' takes 10,000

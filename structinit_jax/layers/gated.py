@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from structinit_jax import base
+from structinit_jax import windows
 
 __all__ = ['GatedConv', 'GatedDense', 'gated_features']
 
@@ -56,7 +57,7 @@ class GatedConv(nn.Module):
 
   Attributes:
     features: number of output channels.
-    kernel_size: sizes of the window.
+    kernel_size: sizes of the window, one for every spatial axis.
     strides: as of `flax.linen.Conv`, as are all below.
     padding: as of `flax.linen.Conv`.
     kernel_dilation: of the kernel.
@@ -82,7 +83,7 @@ class GatedConv(nn.Module):
   """
 
   features: int
-  kernel_size: int | Sequence[int]
+  kernel_size: Sequence[int]
   strides: int | Sequence[int] | None = 1
   padding: Any = 'SAME'
   kernel_dilation: int | Sequence[int] | None = 1
@@ -103,8 +104,11 @@ class GatedConv(nn.Module):
       raise ValueError(
           f'features={features} must be a multiple of feature_group_count='
           f'{groups}; the nearest is {near}')
+    sizes = windows.kernel_sizes('kernel_size', self.kernel_size)
+    for name in ('strides', 'kernel_dilation'):
+      windows.per_axis(name, getattr(self, name), len(sizes))
     self.filters = nn.Conv(
-        3 * features, self.kernel_size, self.strides, self.padding,
+        3 * features, sizes, self.strides, self.padding,
         kernel_dilation=self.kernel_dilation, feature_group_count=groups,
         use_bias=self.use_bias, dtype=self.dtype, param_dtype=self.param_dtype,
         precision=self.precision, kernel_init=self.kernel_init,

@@ -139,3 +139,7 @@ def test_recipes_that_are_refused():
     initializers.make("kmeans(body='plain')")
   with pytest.raises(ValueError, match='images=0'):
     initializers.make('lsuv(images=0)')
+  with pytest.raises(ValueError, match="method='whiten' must be one of"):
+    initializers.make("kmeans(method='whiten')")
+  with pytest.raises(ValueError, match='steps=-1'):
+    initializers.make("kmeans(steps=-1, select='stem/kernel')")

@@ -82,6 +82,12 @@ def test_what_is_refused():
   with pytest.raises(ValueError, match='have 3 channels, no multiple of'):
     layers.GatedConv(8, (3,), feature_group_count=2).init(
         KEY, jnp.ones((1, 4, 3)))
+  for name, wrong in [
+      ('strides', 0), ('strides', (1, 1, 1)), ('kernel_dilation', -1)]:
+    with pytest.raises(ValueError, match=f'{name}=.* must be a positive int'):
+      layers.GatedConv(8, (3, 3), **{name: wrong}).init(KEY, x)
+  with pytest.raises(ValueError, match='kernel_size=3 must be a sequence'):
+    layers.GatedConv(8, 3).init(KEY, x)
   with pytest.raises(ValueError, match='features=-1'):
     layers.GatedDense(-1).init(KEY, x)
   with pytest.raises(ValueError, match='features=0'):
