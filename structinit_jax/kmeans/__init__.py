@@ -45,8 +45,8 @@ shrink.
   (`experiments/published/benchmarks/kmeans.png`). Raw patches behind a ReLU all
   point to the positive orthant, and few of its filters win any there, whatever
   the penalty: after 10,000 steps on 256 images of CIFAR-10, 10 of 128 in the
-  last layer. Of whitened ones all win, in all convolutions, and no |cosine| is
-  above 0.6 (`experiments/published/benchmarks/kmeans.json`).
+  last convolution. Of whitened ones all win, in all convolutions, and no
+  |cosine| is above 0.6 (`experiments/published/benchmarks/kmeans.json`).
 * From k-means of raw patches, layer by layer (`start='greedy'`), 300 steps
   reach a lower value of the paper's loss than its 10,000, in a 31st of the
   time.

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import contextlib
 import functools
 import importlib
+import inspect
 import math
 import re
 from typing import Any
@@ -530,6 +531,16 @@ def _check_clustering(
       'ridge': base.positive('ridge', ridge)}
 
 
+def _check_unused(method: str, options: Mapping[str, Any]) -> None:
+  """Refuses options of 'joint' that another method would not look at."""
+  known = inspect.signature(joint).parameters
+  for name, value in options.items():
+    if value != known[name].default:
+      raise ValueError(
+          f"{name}={value!r} is an option of method='joint'; {method!r} has no "
+          'use for it')
+
+
 def joint(
     model: Any, batch: jax.typing.ArrayLike, *, method: str = 'whitened',
     select: str | None = None, rest: Any = None,
@@ -604,8 +615,9 @@ def joint(
   Raises:
     ValueError: for a batch that is not finite, constant, not floating-point or
       not what the model takes, a layer that `select` asks for and that cannot
-      be served, or an option that is out of range. Without `select` such layers
-      are left out with a warning that names them.
+      be served, or an option that is out of range, or of 'joint' alone and not
+      its default where `method` is another. Without `select` such layers are
+      left out with a warning that names them.
 
   Example:
     >>> import flax.linen as nn, jax, structinit_jax as si
@@ -633,6 +645,11 @@ def joint(
   if kind not in objectives.PENALTIES:
     raise ValueError(
         f'kind={kind!r} must be one of {", ".join(objectives.PENALTIES)}')
+  if method != 'joint':
+    _check_unused(method, {
+        'steps': steps, 'batch_size': batch_size, 'decay': decay,
+        'learning_rate': learning_rate, 'penalty': penalty, 'kind': kind,
+        'whiten': whiten, 'start': start})
   batch = _check_batch(batch)
   patches, clustering = _check_clustering(
       patches, iterations, ridge, temperature=temperature)

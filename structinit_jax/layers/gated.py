@@ -13,6 +13,8 @@ from structinit_jax import windows
 
 __all__ = ['GatedConv', 'GatedDense', 'gated_features']
 
+_PADDINGS = *windows.PADDINGS, 'REFLECT'  # of flax.linen.Conv
+
 
 def gated_features(features: int) -> int:
   r"""Returns the width of gated layers with the weights of ordinary ones.
@@ -107,6 +109,10 @@ class GatedConv(nn.Module):
     sizes = windows.kernel_sizes('kernel_size', self.kernel_size)
     for name in ('strides', 'kernel_dilation'):
       windows.per_axis(name, getattr(self, name), len(sizes))
+    if isinstance(self.padding, str) and self.padding not in _PADDINGS:
+      raise ValueError(
+          f'padding={self.padding!r} must be one of {", ".join(_PADDINGS)}, or '
+          'pairs of ints')
     self.filters = nn.Conv(
         3 * features, sizes, self.strides, self.padding,
         kernel_dilation=self.kernel_dilation, feature_group_count=groups,
@@ -118,6 +124,11 @@ class GatedConv(nn.Module):
 
   def __call__(self, x: jax.Array) -> jax.Array:
     """Maps (*batch, *spatial, in) to (*batch, *spatial, features)."""
+    if x.ndim <= len(self.kernel_size):
+      raise ValueError(
+          f'inputs of shape {x.shape} must be (*batch, *spatial, in), with '
+          f'{len(self.kernel_size)} spatial axes for '
+          f'kernel_size={self.kernel_size}')
     if x.shape[-1] % self.feature_group_count:
       raise ValueError(
           f'inputs of shape {x.shape} have {x.shape[-1]} channels, no multiple '

@@ -141,5 +141,5 @@ def test_recipes_that_are_refused():
     initializers.make('lsuv(images=0)')
   with pytest.raises(ValueError, match="method='whiten' must be one of"):
     initializers.make("kmeans(method='whiten')")
-  with pytest.raises(ValueError, match='steps=-1'):
-    initializers.make("kmeans(steps=-1, select='stem/kernel')")
+  with pytest.raises(ValueError, match='steps=300 is an option of method='):
+    initializers.make("kmeans(steps=300, select='stem/kernel')")

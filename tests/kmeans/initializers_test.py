@@ -619,6 +619,8 @@ def test_fewer_patches_than_filters():
     ({'iterations': 0}, 'iterations=0'),
     ({'ridge': 0}, 'ridge=0'),
     ({'temperature': -1}, 'temperature=-1'),
+    ({'steps': 5}, "steps=5 is an option of method='joint'; 'whitened' has"),
+    ({'method': 'greedy', 'start': 'greedy'}, "'greedy' has no use for it"),
     ({'method': 'joint', 'batch_size': 25}, 'batch_size=25'),
     ({'method': 'joint', 'steps': -1}, 'steps=-1'),
     ({'method': 'joint', 'penalty': -1}, 'penalty=-1'),

@@ -86,6 +86,10 @@ def test_what_is_refused():
       ('strides', 0), ('strides', (1, 1, 1)), ('kernel_dilation', -1)]:
     with pytest.raises(ValueError, match=f'{name}=.* must be a positive int'):
       layers.GatedConv(8, (3, 3), **{name: wrong}).init(KEY, x)
+  with pytest.raises(ValueError, match="padding='SAMME' must be one of SAME"):
+    layers.GatedConv(8, (3, 3), padding='SAMME').init(KEY, x)
+  with pytest.raises(ValueError, match='2 spatial axes for kernel_size'):
+    layers.GatedConv(8, (3, 3)).init(KEY, x[0, 0])
   with pytest.raises(ValueError, match='kernel_size=3 must be a sequence'):
     layers.GatedConv(8, 3).init(KEY, x)
   with pytest.raises(ValueError, match='features=-1'):
